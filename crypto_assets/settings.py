@@ -1,0 +1,353 @@
+"""One validated tree of settings: environment over `.env` over `crypto_assets.yaml` over defaults.
+
+Here belongs what a user may choose and its validation; not what a choice means for anybody.
+An environment name is `CRYPTO_ASSETS_` and the path joined by `__`, for example
+`CRYPTO_ASSETS_UNIVERSE__TRACKED`.
+"""
+
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from datetime import date, datetime, timezone
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from dotenv import dotenv_values
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+PREFIX = "CRYPTO_ASSETS_"
+FILE_NAME = "crypto_assets.yaml"
+SANDBOX_PORT = 8765
+
+PlanName = Literal["keyless", "demo", "basic", "analyst", "lite", "enterprise", "unlimited"]
+
+
+class SettingsError(Exception):
+    """Settings that can't be used: names each field, what it holds and what is allowed."""
+
+
+def _url(value: str) -> str:
+    if not value.startswith(("http://", "https://")) or any(c.isspace() for c in value):
+        raise ValueError("must be an http:// or https:// URL without spaces")
+    return value.rstrip("/")
+
+
+_CRON_RANGES = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
+_CRON_PART = re.compile(r"(?:\*|(\d+)(?:-(\d+))?)(?:/[1-9]\d*)?")
+
+
+def _cron(value: str) -> str:
+    fields = value.split()
+    if len(fields) != len(_CRON_RANGES) or not all(map(_cron_field_fits, fields, _CRON_RANGES)):
+        raise ValueError("must be a cron expression of five fields in UTC, e.g. '0 * * * *'")
+    return value
+
+
+def _cron_field_fits(field: str, allowed: tuple[int, int]) -> bool:
+    parts = [_CRON_PART.fullmatch(part) for part in field.split(",")]
+    numbers = [[int(n) for n in part.groups() if n is not None] for part in parts if part]
+    return all(parts) and all(
+        found == sorted(found) and all(allowed[0] <= n <= allowed[1] for n in found)
+        for found in numbers
+    )
+
+
+def _naive_utc(value: datetime) -> datetime:
+    if value.tzinfo is not None:
+        value = value.astimezone(timezone.utc).replace(tzinfo=None)
+    return value
+
+
+def _listed(value: Any) -> Any:
+    """Accept `a, b` or `[[12, 26]]` as text, since the environment holds nothing else."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        return yaml.safe_load(value)
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
+Url = Annotated[str, AfterValidator(_url)]
+Cron = Annotated[str, AfterValidator(_cron)]
+UtcDatetime = Annotated[datetime, AfterValidator(_naive_utc)]
+CoinIds = Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_listed)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CoinGeckoSettings(_Section):
+    """How to reach CoinGecko."""
+
+    plan: PlanName = Field("keyless", description="The plan of the key; keyless needs no key.")
+    api_key: SecretStr | None = Field(None, description="The key of that plan.")
+    base_url: Url | None = Field(None, description="Another host; by default the plan's own.")
+    calls_per_minute: int | None = Field(
+        None, ge=1, description="Another rate limit; by default the plan's safe one."
+    )
+
+    @model_validator(mode="after")
+    def _plan_has_its_key(self) -> "CoinGeckoSettings":
+        has_key = self.api_key is not None and self.api_key.get_secret_value() != ""
+        if self.plan not in ("keyless", "unlimited") and not has_key:
+            raise ValueError(f"the plan '{self.plan}' needs api_key (or set plan: keyless)")
+        return self
+
+
+class AlternativeMeSettings(_Section):
+    """How to reach alternative.me, the source of the fear & greed index."""
+
+    base_url: Url = Field("https://api.alternative.me", description="The host.")
+
+
+class FarsideSettings(_Section):
+    """How to reach Farside Investors, the source of ETF flows."""
+
+    base_url: Url = Field("https://farside.co.uk", description="The host.")
+
+
+class UniverseSettings(_Section):
+    """Which coins are tracked."""
+
+    tracked: int = Field(
+        100, ge=1, le=5000, description="How many coins by market cap are tracked each day."
+    )
+    always: CoinIds = Field(
+        ["bitcoin", "ethereum", "solana"],
+        description="CoinGecko ids that are tracked whatever their rank.",
+    )
+    headline: CoinIds = Field(
+        ["bitcoin", "ethereum", "solana"],
+        min_length=1,
+        description="Coins with hourly candles on plans that can't give them for all.",
+    )
+
+
+class HistorySettings(_Section):
+    """Where the warehouse begins."""
+
+    start: date = Field(
+        date(2026, 1, 1), description="First day of every table; fixed once data is stored."
+    )
+
+    @field_validator("start")
+    @classmethod
+    def _within_reach(cls, value: date) -> date:
+        if not date(2013, 4, 28) <= value <= datetime.now(timezone.utc).date():
+            raise ValueError("must be between 2013-04-28 (CoinGecko's first day) and today")
+        return value
+
+
+class SignalSettings(_Section):
+    """Which signals are computed."""
+
+    span_pairs: Annotated[list[tuple[int, int]], BeforeValidator(_listed)] = Field(
+        [(12, 26), (20, 50), (50, 200)],
+        min_length=1,
+        description="EMA pairs, each [fast_span, slow_span] in days.",
+    )
+
+    @field_validator("span_pairs")
+    @classmethod
+    def _fast_below_slow(cls, pairs: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        for fast, slow in pairs:
+            if not 2 <= fast < slow:
+                raise ValueError(f"[{fast}, {slow}]: needs 2 <= fast_span < slow_span")
+        if len(set(pairs)) != len(pairs):
+            raise ValueError("the same pair twice")
+        return pairs
+
+
+class FetchSettings(_Section):
+    """How patient fetching is."""
+
+    threads: int = Field(8, ge=1, le=64, description="Requests in flight at most.")
+    timeout_seconds: float = Field(30.0, gt=0, description="For one response.")
+    retry_budget_seconds: float = Field(
+        60.0, ge=0, description="How long one request is tried again after transient errors."
+    )
+    max_missing_share: float = Field(
+        0.05, ge=0, le=1, description="A step fails when more than this share of coins is missing."
+    )
+
+
+class ScheduleSettings(_Section):
+    """When things run (cron expressions, UTC)."""
+
+    market_refresh: Cron = Field(
+        "0 * * * *", description="Caps, ranks, signals of the running day."
+    )
+    hourly_candles: Cron = Field("30 * * * *", description="Hourly candles of the running day.")
+    fear_greed: Cron = Field("10 0 * * *", description="Fear & greed.")
+    daily_close: Cron = Field("0 1 * * *", description="All that became final of yesterday.")
+    etf_flows: Cron = Field("30 9 * * *", description="ETF flows of the last 20 trading days.")
+    enabled: bool = Field(True, description="Whether schedules and sensors run by default.")
+
+
+class SandboxSettings(_Section):
+    """Present only in a sandbox home: the providers are stood in for on loopback."""
+
+    seed: int = Field(7, ge=0, description="Which market.")
+    clock: UtcDatetime | None = Field(None, description="Where its clock stands; none: wall clock.")
+    port: int = Field(SANDBOX_PORT, ge=1, le=65535, description="Where it listens by default.")
+
+
+class Settings(_Section):
+    """Every setting. Made by `load_settings()`, or directly in tests."""
+
+    home: Path = Field(Path("data"), description="Folder of the warehouse and Dagster's history.")
+    coingecko: CoinGeckoSettings = Field(default_factory=CoinGeckoSettings)
+    alternative_me: AlternativeMeSettings = Field(default_factory=AlternativeMeSettings)
+    farside: FarsideSettings = Field(default_factory=FarsideSettings)
+    universe: UniverseSettings = Field(default_factory=UniverseSettings)
+    history: HistorySettings = Field(default_factory=HistorySettings)
+    signals: SignalSettings = Field(default_factory=SignalSettings)
+    fetch: FetchSettings = Field(default_factory=FetchSettings)
+    schedules: ScheduleSettings = Field(default_factory=ScheduleSettings)
+    sandbox: SandboxSettings | None = Field(None, description="Marks a sandbox home.")
+
+    @property
+    def is_sandbox(self) -> bool:
+        """Whether this home holds sandbox data."""
+        return self.sandbox is not None
+
+
+# Names with our prefix that are not settings of the platform.
+_OTHER_NAMES = {"RECORDINGS"}
+
+
+def load_settings(
+    home: Path | str | None = None, overrides: Mapping[str, Any] | None = None
+) -> Settings:
+    """Read the settings that are in force in the working directory.
+
+    `home` and `overrides` (a nested mapping) win over everything else. The settings file is
+    `crypto_assets.yaml` in the home if there is one, else in the working directory.
+    Raises `SettingsError`.
+    """
+    named = _merged(_dotenv_tree(Path(".env")), _environment_tree(os.environ))
+    local_file = _yaml_tree(Path(FILE_NAME))
+    chosen_home = Path(home or named.get("home") or local_file.get("home") or "data").absolute()
+    in_home = chosen_home / FILE_NAME
+    from_file = _yaml_tree(in_home) if in_home.exists() else local_file
+    tree = _merged(_merged(from_file, named), overrides or {}) | {"home": chosen_home}
+    if tree.get("sandbox") is not None:
+        tree = _merged(_sandbox_providers(tree["sandbox"]), tree)
+    return validated(tree)
+
+
+def validated(tree: Mapping[str, Any]) -> Settings:
+    """Validate a nested mapping. Raises `SettingsError` that names every field at fault."""
+    try:
+        return Settings.model_validate(tree)
+    except ValidationError as error:
+        raise SettingsError(
+            "; ".join(_explained(dict(fault)) for fault in error.errors(include_url=False))
+        ) from None
+
+
+def sandbox_base_urls(url: str) -> dict[str, Any]:
+    """Return the settings that point every provider at a sandbox listening at `url`."""
+    return {
+        "coingecko": {"base_url": f"{url}/coingecko/api/v3"},
+        "alternative_me": {"base_url": f"{url}/alternative_me"},
+        "farside": {"base_url": f"{url}/farside"},
+    }
+
+
+def environment_names(tree: Mapping[str, Any], prefix: str = PREFIX) -> dict[str, str]:
+    """Return a nested mapping of settings as environment variables."""
+    names: dict[str, str] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            names |= environment_names(value, f"{prefix}{key.upper()}__")
+        else:
+            names[f"{prefix}{key.upper()}"] = str(value)
+    return names
+
+
+def _sandbox_providers(sandbox: Any) -> dict[str, Any]:
+    """Keep a sandbox home from ever calling a live host, also when nobody started its sandbox."""
+    port = sandbox.get("port", SANDBOX_PORT) if isinstance(sandbox, Mapping) else SANDBOX_PORT
+    return _merged(
+        sandbox_base_urls(f"http://127.0.0.1:{port}"), {"coingecko": {"plan": "unlimited"}}
+    )
+
+
+def _environment_tree(environment: Mapping[str, str | None]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for name, value in environment.items():
+        if not name.startswith(PREFIX) or value is None or name[len(PREFIX) :] in _OTHER_NAMES:
+            continue
+        path = name[len(PREFIX) :].lower().split("__")
+        branch: Any = value
+        for key in reversed(path):
+            branch = {key: branch}
+        tree = _merged(tree, branch)
+    return tree
+
+
+def _dotenv_tree(path: Path) -> dict[str, Any]:
+    return _environment_tree(dotenv_values(path)) if path.exists() else {}
+
+
+def _yaml_tree(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = getattr(error, "problem_mark", None)
+        place = f" (line {where.line + 1})" if where else ""
+        raise SettingsError(f"{path} is not valid YAML{place}: correct or remove it") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise SettingsError(f"{path} must hold settings by name, e.g. 'universe: {{tracked: 50}}'")
+    return tree
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        under = merged.get(key)
+        both = isinstance(value, Mapping) and isinstance(under, Mapping)
+        merged[key] = _merged(under, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def _explained(fault: dict[str, Any]) -> str:
+    path = [str(part) for part in fault["loc"]]
+    name = ".".join(path)
+    if fault["type"] == "extra_forbidden":
+        allowed = _names_allowed(path[:-1])
+        close = difflib.get_close_matches(path[-1], allowed, n=1)
+        hint = f"did you mean '{close[0]}'? " if close else ""
+        return f"there is no setting '{name}': {hint}allowed here: {', '.join(allowed)}"
+    secret = "key" in path[-1]
+    held = (
+        "" if secret or isinstance(fault["input"], dict) else f" is {str(fault['input'])[:80]!r}:"
+    )
+    return f"setting '{name}'{held} {fault['msg'].removeprefix('Value error, ')}"
+
+
+def _names_allowed(path: list[str]) -> list[str]:
+    model: type[BaseModel] = Settings
+    for key in path:
+        annotation = model.model_fields[key].annotation
+        options = [annotation, *get_args(annotation)]
+        model = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
+    return list(model.model_fields)
