@@ -1,0 +1,158 @@
+"""The I/O manager: what an asset returns becomes rows of its table, and a run ends by publishing.
+
+Glue between Dagster's contexts and the warehouse; how rows are written is `writer`'s.
+"""
+
+from collections.abc import Iterable
+from datetime import date, timedelta
+from pathlib import Path
+
+import dagster as dg
+import pandas as pd
+from dagster_duckdb_pandas import DuckDBPandasIOManager
+from pydantic import Field
+
+from crypto_assets.periods import wall_now
+from crypto_assets.tables import TABLES
+from crypto_assets.warehouse import publishing
+from crypto_assets.warehouse.schema import Identity, day_of
+from crypto_assets.warehouse.session import quoted
+from crypto_assets.warehouse.warehouse import Warehouse
+from crypto_assets.warehouse.writer import Batch, Batches, Write, WriteReport
+
+READ_AT = "read_at"
+"""Key in `DataFrame.attrs` of a loaded input: when reading began, by the machine's clock."""
+
+RANGE_TAGS = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
+PARTITION_TAG = "dagster/partition"
+
+
+class WarehouseIOManager(DuckDBPandasIOManager):
+    """Stores frames in the warehouse by contract, loads them by day, publishes when a run ends.
+
+    An asset returns a frame, a `Batch`, or `Batches` (each one transaction).
+    """
+
+    is_sandbox: bool = Field(description="Whether the home holds sandbox data.")
+    history_start: str = Field(description="First day of the warehouse, ISO.")
+
+    def create_io_manager(self, context: dg.InitResourceContext) -> dg.IOManager:  # type: ignore[override] # noqa: ARG002
+        """Return the manager of one process."""
+        identity = Identity(self.is_sandbox, date.fromisoformat(self.history_start))
+        return _WarehouseIO(Warehouse(Path(self.database), identity))
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+        """Publish what the run wrote, unless an ERROR check failed; says so in the run's log."""
+        if context.run is None or context.instance is None or not Path(self.database).exists():
+            return
+        run_id = context.run.run_id
+        evaluations = error_evaluations(context.instance, context.run)
+        home = Path(self.database).parent
+        if not (publishing.is_behind(home) or evaluations):
+            return
+        state = publishing.publish_run(home, run_id, evaluations)
+        if context.log is None:
+            return
+        if state.withheld_by:
+            by = ", ".join(f"{e.asset}:{e.check}" for e in state.withheld_by)
+            context.log.error(
+                f"Publication withheld by failed checks ({by}): readers keep version "
+                f"{state.version}; heal the days and run again."
+            )
+        else:
+            context.log.info(f"Published version {state.version}.")
+
+
+class _WarehouseIO(dg.IOManager):
+    def __init__(self, warehouse: Warehouse) -> None:
+        self._warehouse = warehouse
+
+    def handle_output(self, context: dg.OutputContext, obj: object) -> None:
+        table = TABLES[context.asset_key.path[-1]]
+        days = _days(context) if context.has_asset_partitions else None
+        to = Write(table, context.run_id, days)
+        report = WriteReport()
+        for batch in _batches(obj):
+            report.add(self._warehouse.write(batch, to))
+        _report(context, report)
+
+    def load_input(self, context: dg.InputContext) -> pd.DataFrame:
+        table = TABLES[context.asset_key.path[-1]]
+        read_at = wall_now()
+        named = (context.definition_metadata or {}).get("columns")
+        columns = ", ".join(map(quoted, named)) if named else "*"
+        where, values = "", []
+        if context.has_asset_partitions and table.time_column:
+            first, last = _days(context)
+            where, values = f"WHERE {day_of(table)} BETWEEN ? AND ?", [first, last]
+        order = ", ".join(map(quoted, table.key))
+        frame = self._warehouse.query(
+            f"SELECT {columns} FROM {quoted(table.name)} {where} ORDER BY {order}",
+            values,
+            purpose=f"loading {table.name}",
+        )
+        frame.attrs[READ_AT] = read_at
+        return frame
+
+
+def error_evaluations(
+    instance: dg.DagsterInstance, run: dg.DagsterRun
+) -> list[publishing.Evaluation]:
+    """Return what the ERROR checks of a run said about the run's days."""
+    first, last = _run_days(run)
+    records = instance.get_records_for_run(
+        run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION
+    ).records
+    found = []
+    for record in records:
+        event = record.event_log_entry.dagster_event
+        if event is None:
+            continue
+        said = event.asset_check_evaluation_data
+        if said.severity == dg.AssetCheckSeverity.ERROR:
+            asset = said.asset_key.path[-1]
+            found.append(
+                publishing.Evaluation(asset, said.check_name, said.passed, first, last, run.run_id)
+            )
+    return found
+
+
+def _run_days(run: dg.DagsterRun) -> tuple[date | None, date | None]:
+    start, end = (run.tags.get(tag, run.tags.get(PARTITION_TAG)) for tag in RANGE_TAGS)
+    return (
+        date.fromisoformat(start) if start else None,
+        date.fromisoformat(end) if end else None,
+    )
+
+
+def _days(context: dg.OutputContext | dg.InputContext) -> tuple[date, date]:
+    window = context.asset_partitions_time_window
+    return window.start.date(), (window.end - timedelta(days=1)).date()
+
+
+def _batches(obj: object) -> Iterable[Batch]:
+    if isinstance(obj, Batches):
+        return obj.parts
+    if isinstance(obj, Batch):
+        return [obj]
+    if isinstance(obj, pd.DataFrame):
+        return [Batch(obj)]
+    raise TypeError(f"an asset returns a frame, Batch or Batches, not {type(obj).__name__}")
+
+
+def _report(context: dg.OutputContext, report: WriteReport) -> None:
+    context.add_output_metadata(
+        {
+            "dagster/row_count": report.rows_total,
+            "rows_received": report.received,
+            "rows_changed": report.changed,
+            "rows_restated": report.restated,
+        }
+    )
+    if not context.has_asset_partitions:
+        return
+    for key in context.asset_partition_keys:
+        rows = report.rows_by_day.get(date.fromisoformat(key), 0)
+        context.step_context.add_asset_metadata(
+            {"dagster/partition_row_count": rows}, partition_key=key
+        )

@@ -1,0 +1,199 @@
+"""Contracts to DDL: every table, the tables beside them and the coverage view.
+
+Here belongs what the warehouse consists of. Writing rows is `writer`'s.
+"""
+
+from dataclasses import dataclass
+from datetime import date
+
+import duckdb
+
+from crypto_assets.periods import wall_now
+from crypto_assets.tables import TABLES, Table, partitioned
+from crypto_assets.warehouse.errors import WarehouseError
+from crypto_assets.warehouse.gaps import gap_days_sql
+from crypto_assets.warehouse.session import quoted
+
+SCHEMA_VERSION = 1
+
+_BESIDE_TABLES = """
+CREATE TABLE IF NOT EXISTS gaps (
+    table_name VARCHAR NOT NULL, series VARCHAR NOT NULL,
+    first_day DATE NOT NULL, last_day DATE NOT NULL,
+    state VARCHAR NOT NULL, reason VARCHAR NOT NULL, checked_at TIMESTAMP NOT NULL
+);
+CREATE TABLE IF NOT EXISTS restatements (
+    table_name VARCHAR NOT NULL, day DATE NOT NULL, key VARCHAR NOT NULL,
+    column_name VARCHAR NOT NULL, old_value VARCHAR, new_value VARCHAR,
+    old_observed_at TIMESTAMP NOT NULL, new_observed_at TIMESTAMP NOT NULL,
+    run_id VARCHAR NOT NULL, restated_at TIMESTAMP NOT NULL
+);
+CREATE TABLE IF NOT EXISTS schema_migrations (
+    version INTEGER NOT NULL, name VARCHAR NOT NULL, applied_at TIMESTAMP NOT NULL
+);
+CREATE TABLE IF NOT EXISTS warehouse_info (
+    is_sandbox BOOLEAN NOT NULL, history_start DATE NOT NULL, created_at TIMESTAMP NOT NULL
+);
+"""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a warehouse is once and for all: invented data or real, and its first day."""
+
+    is_sandbox: bool
+    history_start: date
+
+
+def ensure_schema(connection: duckdb.DuckDBPyConnection, identity: Identity) -> None:
+    """Create what is missing, add new columns, and refuse a warehouse of another identity.
+
+    Raises `WarehouseError`.
+    """
+    connection.execute("BEGIN")
+    try:
+        existing = _existing_columns(connection)
+        if "schema_migrations" not in existing:
+            _create(connection, identity)
+        else:
+            _check_version(connection)
+            _check_identity(connection, identity)
+            _add_columns(connection, existing)
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+
+
+def create_table_sql(table: Table) -> str:
+    """Return the DDL of one contract. No keys or indexes: validation keeps keys unique."""
+    columns = ", ".join(
+        f"{quoted(c.name)} {c.type}{'' if c.nullable else ' NOT NULL'}" for c in table.all_columns
+    )
+    return f"CREATE TABLE {quoted(table.name)} ({columns})"
+
+
+def day_of(table: Table, alias: str = "") -> str:
+    """Return the SQL expression of the day a row belongs to."""
+    if table.time_column is None:
+        raise ValueError(f"{table.name} has no days")
+    return f"CAST({alias}{quoted(table.time_column)} AS DATE)"
+
+
+def _existing_columns(connection: duckdb.DuckDBPyConnection) -> dict[str, set[str]]:
+    rows = connection.execute(
+        "SELECT table_name, list(column_name) FROM information_schema.columns "
+        "WHERE table_schema = 'main' GROUP BY table_name"
+    ).fetchall()
+    return {name: set(columns) for name, columns in rows}
+
+
+def _create(connection: duckdb.DuckDBPyConnection, identity: Identity) -> None:
+    connection.execute(_BESIDE_TABLES)
+    for table in TABLES.values():
+        connection.execute(create_table_sql(table))
+        _comment(connection, table)
+    connection.execute(_coverage_view_sql())
+    connection.execute(
+        "INSERT INTO schema_migrations VALUES (?, 'create', ?)", [SCHEMA_VERSION, wall_now()]
+    )
+    connection.execute(
+        "INSERT INTO warehouse_info VALUES (?, ?, ?)",
+        [identity.is_sandbox, identity.history_start, wall_now()],
+    )
+
+
+def _comment(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
+    name = quoted(table.name)
+    connection.execute(f"COMMENT ON TABLE {name} IS {_literal(table.row)}")
+    for column in table.all_columns:
+        text = _literal(column.documentation)
+        connection.execute(f"COMMENT ON COLUMN {name}.{quoted(column.name)} IS {text}")
+
+
+def _literal(text: str) -> str:
+    # COMMENT takes no bound parameters; the text is our own contract's.
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _check_version(connection: duckdb.DuckDBPyConnection) -> None:
+    row = connection.execute("SELECT max(version) FROM schema_migrations").fetchone()
+    if row and row[0] > SCHEMA_VERSION:
+        raise WarehouseError(
+            f"this warehouse has schema version {row[0]}, this program knows {SCHEMA_VERSION}: "
+            "upgrade crypto_assets, or use another home; nothing was changed"
+        )
+
+
+def _check_identity(connection: duckdb.DuckDBPyConnection, identity: Identity) -> None:
+    row = connection.execute("SELECT is_sandbox, history_start FROM warehouse_info").fetchone()
+    if row is None:
+        raise WarehouseError("this warehouse has lost its identity: restore it from a backup")
+    if row[0] != identity.is_sandbox:
+        kinds = {True: "sandbox", False: "live"}
+        raise WarehouseError(
+            f"this home holds {kinds[row[0]]} data and the settings are for {kinds[not row[0]]} "
+            "data: they never mix; choose another home (CRYPTO_ASSETS_HOME)"
+        )
+    if row[1] != identity.history_start:
+        raise WarehouseError(
+            f"setting 'history.start' is {identity.history_start}, but this warehouse began with "
+            f"{row[1]}: set it back, or start another home (CRYPTO_ASSETS_HOME)"
+        )
+
+
+def _add_columns(connection: duckdb.DuckDBPyConnection, existing: dict[str, set[str]]) -> None:
+    changed = False
+    for table in TABLES.values():
+        if table.name not in existing:
+            connection.execute(create_table_sql(table))
+            _comment(connection, table)
+            changed = True
+            continue
+        for column in table.all_columns:
+            if column.name in existing[table.name]:
+                continue
+            if not column.nullable:
+                raise WarehouseError(
+                    f"column {table.name}.{column.name} is new and needs a value in every row: "
+                    "a migration must bring it; nothing was changed"
+                )
+            connection.execute(
+                f"ALTER TABLE {quoted(table.name)} ADD COLUMN {quoted(column.name)} {column.type}"
+            )
+            _comment(connection, table)
+            changed = True
+    if changed:
+        connection.execute(_coverage_view_sql())
+
+
+def _coverage_view_sql() -> str:
+    stored = " UNION ALL ".join(
+        f"SELECT '{table.name}' AS table_name, {day_of(table)} AS date, "
+        f"count(*) AS rows_stored, {_series_count(table)} AS series_stored, "
+        f"bool_and(is_final) AS rows_final, max(observed_at) AS observed_at "
+        f"FROM {quoted(table.name)} GROUP BY ALL"
+        for table in partitioned()
+    )
+    return f"""
+    CREATE OR REPLACE VIEW coverage AS
+    WITH stored AS ({stored}),
+    missing AS (
+        SELECT table_name, day AS date, list(series ORDER BY series) AS series
+        FROM ({gap_days_sql()}) WHERE state = 'missing' GROUP BY ALL
+    )
+    SELECT table_name, date,
+        coalesce(rows_stored, 0) AS rows_stored,
+        coalesce(series_stored, 0) AS series_stored,
+        coalesce(len(missing.series), 0) AS series_missing,
+        coalesce(missing.series, []) AS missing,
+        coalesce(rows_final, false) AND missing.series IS NULL AS is_final,
+        observed_at
+    FROM stored FULL JOIN missing USING (table_name, date)
+    """
+
+
+def _series_count(table: Table) -> str:
+    if table.series_column is None:
+        return "1"
+    return f"count(DISTINCT {quoted(table.series_column)})"

@@ -1,0 +1,160 @@
+"""Whether a frame keeps its contract: types before it meets DuckDB, values before the commit.
+
+Nothing is repaired here: what does not fit is refused with the column, the rule and some rows.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+from pandas.api import types as dtypes
+
+from crypto_assets.tables import Column, Table
+from crypto_assets.warehouse.errors import ContractViolationError
+from crypto_assets.warehouse.session import quoted
+
+EXAMPLES = 5
+
+
+def conform(frame: pd.DataFrame, table: Table, columns: Sequence[Column]) -> pd.DataFrame:
+    """Return the frame with exactly `columns`, each cast losslessly to its contract's type.
+
+    Raises `ContractViolationError` for a missing or unknown column, or a value that does not fit.
+    """
+    wanted = [column.name for column in columns]
+    absent = [c.name for c in columns if c.name not in frame.columns and not c.nullable]
+    unknown = [str(name) for name in frame.columns if name not in wanted]
+    if absent or unknown or not frame.columns.is_unique:
+        told = f"columns absent: {absent}, unknown: {unknown}; present: {list(frame.columns)}"
+        raise ContractViolationError(table.name, "the contract's columns", len(frame), told)
+    return pd.DataFrame(
+        {
+            column.name: _cast(frame, column, table)
+            if column.name in frame.columns
+            else pd.Series(None, index=frame.index, dtype="object")
+            for column in columns
+        }
+    )
+
+
+def check_rows(connection: duckdb.DuckDBPyConnection, staged: str, table: Table) -> None:
+    """Check keys, nulls, bounds and rules of the staged rows.
+
+    Raises `ContractViolationError` for the first rule that is broken, with up to five rows.
+    """
+    conditions = [(name, sql) for column in table.all_columns for name, sql in _bounds(column)]
+    conditions += [(rule.name, rule.condition) for rule in table.rules]
+    counts = ", ".join(f"count(*) FILTER (WHERE NOT ({condition}))" for _, condition in conditions)
+    row = connection.execute(f"SELECT {counts} FROM {quoted(staged)}").fetchone()
+    for (name, condition), violations in zip(conditions, row or (), strict=True):
+        if violations:
+            examples = connection.execute(
+                f"SELECT * FROM {quoted(staged)} WHERE NOT ({condition}) LIMIT {EXAMPLES}"
+            ).fetchdf()
+            raise _violation(table, name, violations, examples)
+    _check_key(connection, staged, table)
+
+
+def _check_key(connection: duckdb.DuckDBPyConnection, staged: str, table: Table) -> None:
+    key = ", ".join(map(quoted, table.key))
+    doubled = connection.execute(
+        f"SELECT {key}, count(*) AS rows FROM {quoted(staged)} GROUP BY {key} HAVING count(*) > 1"
+    ).fetchdf()
+    if len(doubled):
+        raise _violation(table, f"({key}) is unique", len(doubled), doubled)
+
+
+def _bounds(column: Column) -> list[tuple[str, str]]:
+    name = quoted(column.name)
+    found = []
+    if not column.nullable:
+        found.append((f"{column.name} is not null", f"{name} IS NOT NULL"))
+    if column.type == "DOUBLE":
+        found.append((f"{column.name} is finite", f"isfinite({name})"))
+    for sign, bound in ((">=", column.minimum), (">", column.above), ("<=", column.maximum)):
+        if bound is not None:
+            found.append((f"{column.name} {sign} {bound:g}", f"{name} {sign} {bound!r}"))
+    if column.one_of:
+        allowed = ", ".join(f"'{value}'" for value in column.one_of)
+        found.append((f"{column.name} is one of {allowed}", f"{name} IN ({allowed})"))
+    return found
+
+
+def _cast(frame: pd.DataFrame, column: Column, table: Table) -> "pd.Series[Any]":
+    values = frame[column.name]
+    if values.isna().all():
+        return pd.Series(None, index=values.index, dtype="object")
+    fits, cast = _CASTS[column.type]
+    if not fits(values):
+        bad = frame[values.notna()].head(EXAMPLES)
+        rule = f"{column.name} is {column.type}, came as {values.dtype}"
+        raise _violation(table, rule, len(frame), bad)
+    return cast(values)
+
+
+def _violation(
+    table: Table, rule: str, violations: int, examples: pd.DataFrame
+) -> ContractViolationError:
+    text = examples.head(EXAMPLES).to_string(index=False, max_colwidth=60)
+    return ContractViolationError(table.name, rule, violations, text)
+
+
+def _is_number(values: "pd.Series[Any]") -> bool:
+    return dtypes.is_numeric_dtype(values) and not dtypes.is_bool_dtype(values)
+
+
+def _is_whole(values: "pd.Series[Any]") -> bool:
+    if not _is_number(values):
+        return False
+    present = values.dropna().astype("float64")
+    return bool((np.isfinite(present) & (present == present.round())).all())
+
+
+def _is_text(values: "pd.Series[Any]") -> bool:
+    return all(isinstance(value, str) for value in values.dropna())
+
+
+def _is_truth(values: "pd.Series[Any]") -> bool:
+    return all(isinstance(value, (bool, np.bool_)) for value in values.dropna())
+
+
+def _is_timestamp(values: "pd.Series[Any]") -> bool:
+    return dtypes.is_datetime64_dtype(_as_datetimes(values))
+
+
+def _is_day(values: "pd.Series[Any]") -> bool:
+    stamps = _as_datetimes(values)
+    if not dtypes.is_datetime64_dtype(stamps):
+        return False
+    present = stamps.dropna()
+    return bool((present == present.dt.normalize()).all())
+
+
+def _as_datetimes(values: "pd.Series[Any]") -> "pd.Series[Any]":
+    """Turn dates and datetimes held as objects into stamps; leave anything else as it is."""
+    if values.dtype == object:
+        try:
+            return pd.Series(pd.to_datetime(values.map(_no_text)), index=values.index)
+        except (TypeError, ValueError):
+            return values
+    return values
+
+
+def _no_text(value: object) -> object:
+    if isinstance(value, (str, int, float)) and value == value:
+        raise TypeError("text and numbers are not times")
+    return value
+
+
+_CASTS: dict[
+    str, tuple[Callable[["pd.Series[Any]"], bool], Callable[["pd.Series[Any]"], "pd.Series[Any]"]]
+] = {
+    "DOUBLE": (_is_number, lambda values: values.astype("float64")),
+    "INTEGER": (_is_whole, lambda values: values.astype("Int64")),
+    "VARCHAR": (_is_text, lambda values: values.astype("object")),
+    "BOOLEAN": (_is_truth, lambda values: values.astype("boolean")),
+    "DATE": (_is_day, _as_datetimes),
+    "TIMESTAMP": (_is_timestamp, _as_datetimes),
+}

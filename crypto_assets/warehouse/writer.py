@@ -1,0 +1,254 @@
+"""One write: stage, validate, replace by key, record what changed, all in one transaction.
+
+Here belongs how rows get into a table without any being lost, doubled or half-written. What the
+rows are is the assets' concern, who may open the file the session's.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import date, datetime
+
+import duckdb
+import pandas as pd
+
+from crypto_assets.periods import wall_now
+from crypto_assets.tables import Table
+from crypto_assets.warehouse import gaps
+from crypto_assets.warehouse.errors import ContractViolationError
+from crypto_assets.warehouse.schema import day_of
+from crypto_assets.warehouse.session import quoted
+from crypto_assets.warehouse.validation import check_rows, conform
+
+_STAGED = "staged"
+# Relative; below it a changed DOUBLE is noise of another route to the same value.
+FLOAT_NOISE = 1e-9
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of whole days for one table, and what was looked for and not found."""
+
+    rows: pd.DataFrame
+    inspection: gaps.Inspection | None = None
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Batches of one table, made while they are written: each is a transaction of its own."""
+
+    parts: Iterable[Batch]
+
+
+@dataclass
+class WriteReport:
+    """What writes did: rows by day as stored afterwards, and how many rows came and changed."""
+
+    rows_by_day: dict[date, int] = field(default_factory=dict)
+    rows_total: int = 0
+    received: int = 0
+    changed: int = 0
+    restated: int = 0
+
+    def add(self, other: "WriteReport") -> None:
+        """Take in the report of a later write to the same table."""
+        self.rows_by_day |= other.rows_by_day
+        self.rows_total = other.rows_total
+        self.received += other.received
+        self.changed += other.changed
+        self.restated += other.restated
+
+
+@dataclass(frozen=True)
+class Write:
+    """Who writes what: the run behind the rows and the days it may touch."""
+
+    table: Table
+    run_id: str
+    days: tuple[date, date] | None = None
+
+
+def write(connection: duckdb.DuckDBPyConnection, batch: Batch, to: Write) -> WriteReport:
+    """Store a batch in one transaction, or nothing of it.
+
+    Stored rows that share `replaced_by` with a written row are replaced; all others stay. A row
+    that is final is never replaced by one that is not, nor an exact candle by an approximate one,
+    nor a value by a NULL where the contract says so. Final values of a provider that change go to
+    `restatements`. Raises `ContractViolationError`.
+    """
+    connection.execute("BEGIN")
+    try:
+        report = _write(connection, batch, to)
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    return report
+
+
+def _write(connection: duckdb.DuckDBPyConnection, batch: Batch, to: Write) -> WriteReport:
+    table = to.table
+    report = WriteReport(received=len(batch.rows))
+    if len(batch.rows):
+        _stage(connection, batch.rows, to)
+        check_rows(connection, _STAGED, table)
+        _check_days(connection, to)
+        if not table.derived and table.time_column:
+            _keep_better_rows(connection, table)
+        report.changed = _count_changed(connection, table)
+        if not table.derived and table.time_column:
+            report.restated = _record_restatements(connection, to)
+            _leave_unchanged_rows(connection, table)
+        _replace(connection, table)
+        connection.execute(f"DROP TABLE {_STAGED}")
+    if batch.inspection:
+        gaps.record(connection, table.name, batch.inspection)
+    _count_stored(connection, to, report)
+    return report
+
+
+def _stage(connection: duckdb.DuckDBPyConnection, rows: pd.DataFrame, to: Write) -> None:
+    """Bring the rows to the contract's types in a temporary table."""
+    stamped = rows.assign(run_id=to.run_id)
+    if "materialized_at" not in rows.columns:
+        stamped = stamped.assign(materialized_at=pd.Timestamp(wall_now()))
+    frame = conform(stamped, to.table, to.table.all_columns)
+    columns = ", ".join(
+        f"{quoted(column.name)}::{column.type} AS {quoted(column.name)}"
+        for column in to.table.all_columns
+    )
+    connection.register("incoming", frame)
+    try:
+        connection.execute(
+            f"CREATE OR REPLACE TEMP TABLE {_STAGED} AS SELECT {columns} FROM incoming"
+        )
+    finally:
+        connection.unregister("incoming")
+    kept = [quoted(column.name) for column in to.table.columns if column.keeps_stored]
+    if kept:
+        values = ", ".join(f"{name} = coalesce(staged.{name}, stored.{name})" for name in kept)
+        connection.execute(
+            f"UPDATE {_STAGED} SET {values} FROM {quoted(to.table.name)} AS stored "
+            f"WHERE {_same(_STAGED, 'stored', to.table.key)}"
+        )
+
+
+def _check_days(connection: duckdb.DuckDBPyConnection, to: Write) -> None:
+    if to.days is None or to.table.time_column is None:
+        return
+    outside = connection.execute(
+        f"SELECT * FROM {_STAGED} WHERE {day_of(to.table)} NOT BETWEEN ? AND ?", list(to.days)
+    ).fetchdf()
+    if len(outside):
+        rule = f"days within the partitions asked for, {to.days[0]} to {to.days[1]}"
+        text = outside.head(5).to_string(index=False)
+        raise ContractViolationError(to.table.name, rule, len(outside), text)
+
+
+def _keep_better_rows(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
+    worse = "stored.is_final AND NOT staged.is_final"
+    if _has_exactness(table):
+        worse += (
+            " OR stored.is_final AND stored.exactness = 'exact' AND staged.exactness <> 'exact'"
+        )
+    connection.execute(
+        f"DELETE FROM {_STAGED} USING {quoted(table.name)} AS stored "
+        f"WHERE {_same(_STAGED, 'stored', table.key)} AND ({worse})"
+    )
+
+
+def _differs(table: Table) -> str:
+    return " OR ".join(
+        f"staged.{quoted(name)} IS DISTINCT FROM stored.{quoted(name)}"
+        for name in table.content_columns
+        if name not in table.key
+    )
+
+
+def _count_changed(connection: duckdb.DuckDBPyConnection, table: Table) -> int:
+    row = connection.execute(
+        f"SELECT count(*) FROM {_STAGED} LEFT JOIN "
+        f"(SELECT *, true AS is_stored FROM {quoted(table.name)}) AS stored "
+        f"ON {_same(_STAGED, 'stored', table.key)} "
+        f"WHERE stored.is_stored IS NULL OR {_differs(table)}"
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
+def _record_restatements(connection: duckdb.DuckDBPyConnection, to: Write) -> int:
+    """Log each final value a provider changed; better knowledge of a rebuilt candle is none."""
+    table = to.table
+    key = ", ".join(f"{quoted(name)} := staged.{quoted(name)}" for name in table.key)
+    better = "stored.exactness <> staged.exactness" if _has_exactness(table) else "false"
+    # What was chosen or computed by us is not the provider's to restate.
+    skipped = {*table.key, "is_point_in_time", "session", "band", "exactness"}
+    values = [column for column in table.columns if column.name not in skipped]
+    changes = " UNION ALL ".join(
+        f"SELECT ?, {day_of(table, 'staged.')}, CAST(to_json(struct_pack({key})) AS VARCHAR), "
+        f"'{c.name}', CAST(stored.{quoted(c.name)} AS VARCHAR), "
+        f"CAST(staged.{quoted(c.name)} AS VARCHAR), stored.observed_at, staged.observed_at, ?, ? "
+        f"FROM {_STAGED} JOIN {quoted(table.name)} AS stored "
+        f"ON {_same(_STAGED, 'stored', table.key)} "
+        f"WHERE stored.is_final AND NOT ({better}) AND {_changed(c.name, c.type == 'DOUBLE')}"
+        for c in values
+    )
+    stamp: list[str | datetime] = [table.name, to.run_id, wall_now()]
+    row = connection.execute(f"INSERT INTO restatements {changes}", stamp * len(values)).fetchone()
+    return int(row[0]) if row else 0
+
+
+def _has_exactness(table: Table) -> bool:
+    return "exactness" in table.content_columns
+
+
+def _changed(name: str, is_float: bool) -> str:
+    staged, stored = f"staged.{quoted(name)}", f"stored.{quoted(name)}"
+    differs = f"{staged} IS DISTINCT FROM {stored}"
+    if not is_float:
+        return differs
+    noise = f"abs({staged} - {stored}) <= {FLOAT_NOISE!r} * abs({stored})"
+    return f"{differs} AND NOT coalesce({noise}, false)"
+
+
+def _leave_unchanged_rows(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
+    """Drop staged rows that say what is stored: `materialized_at` then tells the last change."""
+    connection.execute(
+        f"DELETE FROM {_STAGED} USING {quoted(table.name)} AS stored "
+        f"WHERE {_same(_STAGED, 'stored', table.key)} AND NOT ({_differs(table)}) "
+        "AND stored.is_final = staged.is_final "
+        "AND (stored.is_final OR stored.observed_at = staged.observed_at)"
+    )
+
+
+def _replace(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
+    stored = quoted(table.name)
+    if table.replaced_by:
+        connection.execute(
+            f"DELETE FROM {stored} USING "
+            f"(SELECT DISTINCT {_list(table.replaced_by)} FROM {_STAGED}) AS slices "
+            f"WHERE {_same(stored, 'slices', table.replaced_by)}"
+        )
+    else:
+        connection.execute(f"DELETE FROM {stored}")
+    order = _list((*([table.time_column] if table.time_column else []), *table.key))
+    connection.execute(f"INSERT INTO {stored} BY NAME SELECT * FROM {_STAGED} ORDER BY {order}")
+
+
+def _count_stored(connection: duckdb.DuckDBPyConnection, to: Write, report: WriteReport) -> None:
+    stored = quoted(to.table.name)
+    row = connection.execute(f"SELECT count(*) FROM {stored}").fetchone()
+    report.rows_total = int(row[0]) if row else 0
+    if to.days and to.table.time_column:
+        day = day_of(to.table)
+        counts = connection.execute(
+            f"SELECT {day}, count(*) FROM {stored} WHERE {day} BETWEEN ? AND ? GROUP BY ALL",
+            list(to.days),
+        ).fetchall()
+        report.rows_by_day = dict(counts)
+
+
+def _same(left: str, right: str, columns: tuple[str, ...]) -> str:
+    return " AND ".join(f"{left}.{quoted(name)} = {right}.{quoted(name)}" for name in columns)
+
+
+def _list(columns: tuple[str, ...]) -> str:
+    return ", ".join(quoted(name) for name in dict.fromkeys(columns))
