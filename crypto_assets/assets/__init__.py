@@ -1,0 +1,1 @@
+"""The nine tables as assets: thin glue from provider to calculation to table."""

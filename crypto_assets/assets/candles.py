@@ -1,0 +1,106 @@
+"""ohlc_hourly and ohlc_daily: candles of the tracked coins, true ones where the plan has them."""
+
+from collections.abc import Callable, Iterator
+from datetime import date
+
+import dagster as dg
+import pandas as pd
+
+from crypto_assets.assets.days import begun_days
+from crypto_assets.assets.fetching import failure
+from crypto_assets.assets.histories import Route, fetch_histories
+from crypto_assets.assets.platform import Platform
+from crypto_assets.assets.universe import Tracked, top_by_market_cap, tracked_by_day, unsettled
+from crypto_assets.calculations import candles
+from crypto_assets.periods import CANDLES_READY_AFTER
+from crypto_assets.providers import routes
+from crypto_assets.providers.errors import ProviderError
+from crypto_assets.providers.http import Fetched
+from crypto_assets.tables import OHLC_DAILY, OHLC_HOURLY
+from crypto_assets.warehouse.writer import Batch, Batches
+
+
+def ohlc_daily(
+    context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]
+) -> dg.MaterializeResult[Batches]:
+    """Bring the daily candles of every tracked coin."""
+    return dg.MaterializeResult(
+        value=Batches(_candles(platform, *begun_days(context, platform.clock), DAILY_ROUTE))
+    )
+
+
+def ohlc_hourly(
+    context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]
+) -> dg.MaterializeResult[Batches]:
+    """Bring the hourly candles of every tracked coin, or of the headline coins on free plans."""
+    return dg.MaterializeResult(
+        value=Batches(_candles(platform, *begun_days(context, platform.clock), HOURLY_ROUTE))
+    )
+
+
+def _candles(platform: Platform, first: date, last: date, route: Route) -> Iterator[Batch]:
+    try:
+        tracked = _tracked(platform, first, last)
+        if route.table is OHLC_HOURLY and not platform.plan.is_paid:
+            # A call a coin and day would eat a free plan's month.
+            headline = frozenset(platform.settings.universe.headline)
+            tracked = {day: Tracked(headline, t.is_point_in_time) for day, t in tracked.items()}
+        wanted = unsettled(platform.warehouse, route.table, tracked)
+        yield from fetch_histories(platform, wanted, route)
+    except ProviderError as error:
+        raise failure(error) from None
+
+
+def _tracked(platform: Platform, first: date, last: date) -> dict[date, Tracked]:
+    """Return the universe of each day; an empty warehouse takes today's largest coins."""
+    known = tracked_by_day(platform.warehouse, first, last)
+    if len(known) == (last - first).days + 1:
+        return known
+    universe = platform.settings.universe
+    markets = platform.coingecko.all_markets(universe.tracked, also=universe.always)
+    largest = top_by_market_cap(markets.data.frame, universe.tracked, universe.always)
+    return tracked_by_day(platform.warehouse, first, last, known_today=largest)
+
+
+def _rows_with(
+    time_column: str, length: candles.Interval
+) -> Callable[[routes.Call, Fetched[pd.DataFrame]], pd.DataFrame]:
+    def rows(call: routes.Call, answer: Fetched[pd.DataFrame]) -> pd.DataFrame:
+        found = candles_from(call, answer, length).rename(columns={"open_time": time_column})
+        found["ends_at"] = found[time_column] + pd.Timedelta(length)
+        if length == "1h":
+            found["session"] = candles.session_of(found[time_column])
+        return found.assign(exactness=call.exactness)
+
+    return rows
+
+
+def candles_from(
+    call: routes.Call, answer: Fetched[pd.DataFrame], length: candles.Interval
+) -> pd.DataFrame:
+    """Return open_time and open, high, low, close (US dollars) from any endpoint's answer."""
+    observed_at = pd.Timestamp(answer.observed_at)
+    if call.endpoint == "market_chart_range":
+        built = candles.approximate(answer.data, length)
+        return candles.closed_by(built, observed_at, length)
+    found = answer.data[["open_time", *candles.OHLC]]
+    if call.endpoint == "ohlc_range":
+        return found.reset_index(drop=True)
+    part = "30min" if call.days == 1 else "4h"
+    return candles.aggregate(candles.closed_by(found, observed_at, part), part, length)
+
+
+DAILY_ROUTE = Route(
+    OHLC_DAILY,
+    routes.daily_candles,
+    _rows_with("date", "1D"),
+    CANDLES_READY_AFTER,
+    routes.LONGEST_DAILY_WINDOW_DAYS,
+)
+HOURLY_ROUTE = Route(
+    OHLC_HOURLY,
+    routes.hourly_candles,
+    _rows_with("open_time", "1h"),
+    CANDLES_READY_AFTER,
+    routes.LONGEST_HOURLY_WINDOW_DAYS,
+)

@@ -1,0 +1,87 @@
+"""etf_flows: what US exchange-traded funds took in or gave back, as far as it was reported."""
+
+from collections.abc import Iterator
+from datetime import date
+
+import dagster as dg
+import pandas as pd
+
+from crypto_assets.assets.days import begun_days
+from crypto_assets.assets.fetching import fail_if_too_much_missing, fetch_each
+from crypto_assets.assets.platform import Platform
+from crypto_assets.periods import DAY, ETF_FLOWS_READY_AFTER, close_of, days, is_final
+from crypto_assets.providers.farside import EtfFlows
+from crypto_assets.providers.http import Fetched
+from crypto_assets.warehouse.gaps import Gap, Inspection
+from crypto_assets.warehouse.writer import Batch, Batches
+
+ASSETS = ("btc", "eth", "sol")
+# The short pages hold about 20 trading days.
+RECENT_DAYS = 20
+_SATURDAY = 5
+
+
+def etf_flows(
+    context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]
+) -> dg.MaterializeResult[Batches]:
+    """Bring the reported flows of the days asked for, one page an asset."""
+    return dg.MaterializeResult(
+        value=Batches(_etf_flows(platform, *begun_days(context, platform.clock)))
+    )
+
+
+def _etf_flows(platform: Platform, first: date, last: date) -> Iterator[Batch]:
+    full = first < platform.clock.today() - RECENT_DAYS * DAY
+    outcome = fetch_each(
+        ASSETS, lambda asset: platform.farside.flows(asset, full), platform.settings.fetch.threads
+    )
+    for asset, fetched in outcome.answered.items():
+        yield _batch(asset, fetched, first, last)
+    for asset, error in outcome.failed.items():
+        asked = [day for day in days(first, last) if day.weekday() < _SATURDAY]
+        gaps = [Gap(asset, day, "missing", error.problem) for day in asked]
+        yield Batch(pd.DataFrame(), Inspection({asset: asked}, gaps))
+    fail_if_too_much_missing(
+        "etf_flows",
+        outcome.failed,
+        len(ASSETS),
+        platform.settings.fetch.max_missing_share,
+    )
+
+
+def _batch(asset: str, fetched: Fetched[EtfFlows], first: date, last: date) -> Batch:
+    page = fetched.data
+    within = page.flows["date"].between(pd.Timestamp(first), pd.Timestamp(last))
+    known = page.days.set_index("date")
+    rows = page.flows[within]
+    ready_at = rows["date"] + pd.Timedelta(DAY) + pd.Timedelta(ETF_FLOWS_READY_AFTER)
+    complete = rows["date"].map(known["is_complete"]).astype(bool)
+    rows = rows.assign(
+        is_final=complete & (ready_at <= pd.Timestamp(fetched.observed_at)),
+        source=fetched.source,
+        observed_at=fetched.observed_at,
+        raw_id=fetched.raw_id,
+    )
+    asked = list(days(first, last))
+    present = set(rows["date"].dt.date)
+    gaps = [
+        _gap(asset, day, fetched, known)
+        for day in asked
+        if day not in present
+        and is_final(close_of(day), fetched.observed_at, ETF_FLOWS_READY_AFTER)
+    ]
+    return Batch(rows, Inspection({asset: asked}, gaps))
+
+
+def _gap(asset: str, day: date, fetched: Fetched[EtfFlows], known: pd.DataFrame) -> Gap:
+    """Say why a day has no flows: markets closed, before the first fund, or not told yet."""
+    if day.weekday() >= _SATURDAY:
+        return Gap(asset, day, "no_data_at_provider", "weekend")
+    if day in fetched.data.refused:
+        return Gap(asset, day, "missing", fetched.data.refused[day])
+    stamp = pd.Timestamp(day)
+    if stamp in known.index and known.loc[stamp, "is_holiday"]:
+        return Gap(asset, day, "no_data_at_provider", "nobody reported: a US holiday")
+    if len(known) and stamp < known.index.min():
+        return Gap(asset, day, "no_data_at_provider", "before the page's first day")
+    return Gap(asset, day, "missing", "not reported yet")

@@ -1,0 +1,45 @@
+"""fear_greed: one number a day for the mood of the market."""
+
+import dagster as dg
+import pandas as pd
+
+from crypto_assets.assets.days import begun_days
+from crypto_assets.assets.fetching import failure
+from crypto_assets.assets.platform import Platform
+from crypto_assets.calculations.sentiment import fear_greed_band
+from crypto_assets.periods import DAY, FEAR_GREED_READY_AFTER, close_of, days, is_final
+from crypto_assets.providers.errors import ProviderError
+from crypto_assets.warehouse.gaps import Gap, Inspection
+from crypto_assets.warehouse.writer import Batch
+
+SERIES = "fear_greed"
+
+
+def fear_greed(
+    context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]
+) -> dg.MaterializeResult[Batch]:
+    """Bring the index of the days asked for, all with one call."""
+    first, last = begun_days(context, platform.clock)
+    try:
+        fetched = platform.fear_greed.history(limit=(platform.clock.today() - first).days + 2)
+    except ProviderError as error:
+        raise failure(error) from None
+    history = fetched.data
+    rows = history[history["date"].between(pd.Timestamp(first), pd.Timestamp(last))]
+    ends_at = rows["date"] + pd.Timedelta(DAY) + pd.Timedelta(FEAR_GREED_READY_AFTER)
+    rows = rows.assign(
+        band=fear_greed_band(rows["value"]),
+        is_final=ends_at <= pd.Timestamp(fetched.observed_at),
+        source=fetched.source,
+        observed_at=fetched.observed_at,
+        raw_id=fetched.raw_id,
+    )
+    present = set(rows["date"].dt.date)
+    asked = list(days(first, last))
+    gaps = [
+        Gap(SERIES, day, "no_data_at_provider", "the provider has no value")
+        for day in asked
+        if day not in present
+        and is_final(close_of(day), fetched.observed_at, FEAR_GREED_READY_AFTER)
+    ]
+    return dg.MaterializeResult(value=Batch(rows, Inspection({SERIES: asked}, gaps)))

@@ -1,0 +1,110 @@
+"""Which coins are tracked on which day, and which of their days still have to be fetched.
+
+The tracked set of a day is stored with it: its rows in `market_caps` and its gaps. No fetching.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+import pandas as pd
+
+from crypto_assets.periods import days
+from crypto_assets.tables import Table
+from crypto_assets.warehouse.gaps import gap_days_sql
+from crypto_assets.warehouse.schema import day_of
+from crypto_assets.warehouse.session import quoted
+from crypto_assets.warehouse.warehouse import Warehouse
+
+_STORED = f"""
+SELECT date, coin_id, is_point_in_time FROM market_caps
+UNION ALL
+SELECT day, series, NULL FROM ({gap_days_sql()}) WHERE table_name = 'market_caps'
+"""
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """The coins tracked on one day; point in time if they were chosen with what was known then."""
+
+    coins: frozenset[str]
+    is_point_in_time: bool
+    is_stored: bool = False
+
+
+def tracked_by_day(
+    warehouse: Warehouse, first: date, last: date, known_today: Iterable[str] | None = None
+) -> dict[date, Tracked]:
+    """Return the tracked set of each day of [first, last] that can be told.
+
+    A stored day keeps its set. Another one takes the last set chosen in time before it, else the
+    first one after it, else `known_today`; the latter two are not point in time.
+    """
+    stored = _stored(warehouse)
+    chosen = sorted(day for day, tracked in stored.items() if tracked.is_point_in_time)
+    fallback = (
+        Tracked(frozenset(known_today), is_point_in_time=False) if known_today is not None else None
+    )
+    found: dict[date, Tracked] = {}
+    for day in days(first, last):
+        tracked = stored.get(day) or _nearest(stored, chosen, day) or fallback
+        if tracked:
+            found[day] = tracked
+    return found
+
+
+def _nearest(stored: dict[date, Tracked], chosen: Sequence[date], day: date) -> Tracked | None:
+    before = [known for known in chosen if known < day]
+    if before:
+        return Tracked(stored[before[-1]].coins, is_point_in_time=True)
+    return Tracked(stored[chosen[0]].coins, is_point_in_time=False) if chosen else None
+
+
+def _stored(warehouse: Warehouse) -> dict[date, Tracked]:
+    with warehouse.session("reading the universe") as connection:
+        rows = connection.execute(
+            "SELECT date, list(DISTINCT coin_id), coalesce(bool_or(is_point_in_time), false) "
+            f"FROM ({_STORED}) GROUP BY date"
+        ).fetchall()
+    return {day: Tracked(frozenset(coins), in_time, is_stored=True) for day, coins, in_time in rows}
+
+
+def unsettled(
+    warehouse: Warehouse, table: Table, wanted: dict[date, Tracked]
+) -> dict[str, list[date]]:
+    """Return, by coin, the days that are neither stored final nor known to have no data.
+
+    A day is settled once its rows are final and some were observed after its close.
+    """
+    pairs = pd.DataFrame(
+        [(day, coin) for day, tracked in wanted.items() for coin in tracked.coins],
+        columns=["day", "coin_id"],
+    )
+    if pairs.empty:
+        return {}
+    pairs["day"] = pd.to_datetime(pairs["day"])
+    with warehouse.session(f"planning {table.name}") as connection:
+        connection.register("pairs", pairs)
+        left = connection.execute(
+            f"""SELECT pairs.coin_id, CAST(pairs.day AS DATE) AS day FROM pairs
+            ANTI JOIN (
+                SELECT coin_id, {day_of(table)} AS day FROM {quoted(table.name)}
+                GROUP BY ALL
+                HAVING bool_and(is_final) AND max(observed_at) >= day + INTERVAL 1 DAY
+            ) AS settled ON settled.coin_id = pairs.coin_id AND settled.day = pairs.day
+            ANTI JOIN (SELECT * FROM gaps WHERE table_name = ? AND state = 'no_data_at_provider')
+                AS hopeless ON hopeless.series = pairs.coin_id
+                AND pairs.day BETWEEN hopeless.first_day AND hopeless.last_day
+            ORDER BY ALL""",
+            [table.name],
+        ).fetchall()
+    found: dict[str, list[date]] = {}
+    for coin_id, day in left:
+        found.setdefault(coin_id, []).append(day)
+    return found
+
+
+def top_by_market_cap(markets: pd.DataFrame, tracked: int, always: Sequence[str]) -> frozenset[str]:
+    """Return the `tracked` largest coins of a market snapshot and those always tracked."""
+    ordered = markets.sort_values(["market_cap_usd", "coin_id"], ascending=[False, True])
+    return frozenset([*ordered.head(tracked)["coin_id"], *always])

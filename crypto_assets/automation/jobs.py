@@ -1,0 +1,76 @@
+"""Which assets are refreshed together."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from crypto_assets.tables import TABLES
+
+if TYPE_CHECKING:
+    from dagster._core.definitions.unresolved_asset_job_definition import (
+        UnresolvedAssetJobDefinition,
+    )
+
+    AssetJob = UnresolvedAssetJobDefinition
+
+JOB_TAG = "crypto_assets/job"
+"""Every run of a job carries it, so that `dagster.yaml` can keep two from running at once."""
+
+
+@dataclass(frozen=True)
+class Refresh:
+    """A job: its name, what it is for and the tables it refreshes."""
+
+    name: str
+    description: str
+    tables: tuple[str, ...]
+
+
+EVERYTHING = Refresh("everything", "All tables of the days asked for.", tuple(TABLES))
+MARKET_REFRESH = Refresh(
+    "market_refresh",
+    "Caps, ranks and signals of the running day; just after midnight the close of the day before.",
+    ("coin_list", "market_caps", "ranks", "ema_signals"),
+)
+HOURLY_CANDLES = Refresh(
+    "hourly_candles_refresh", "Hourly candles of the running day.", ("ohlc_hourly",)
+)
+FEAR_GREED = Refresh("fear_greed_refresh", "Fear & greed of yesterday and today.", ("fear_greed",))
+DAILY_CLOSE = Refresh(
+    "daily_close",
+    "All that became final of yesterday.",
+    ("market_caps", "ranks", "ema_signals", "ohlc_hourly", "ohlc_daily", "daily_snapshot"),
+)
+ETF_FLOWS = Refresh(
+    "etf_flows_refresh",
+    "ETF flows of the last 20 trading days, which are revised, and the snapshots they touch.",
+    ("etf_flows", "daily_snapshot"),
+)
+DERIVED = Refresh(
+    "derived_refresh",
+    "Calculated tables of days whose inputs changed after they were computed.",
+    ("ranks", "ema_signals", "daily_snapshot"),
+)
+REFRESHES = (
+    EVERYTHING,
+    MARKET_REFRESH,
+    HOURLY_CANDLES,
+    FEAR_GREED,
+    DAILY_CLOSE,
+    ETF_FLOWS,
+    DERIVED,
+)
+
+
+def build_jobs() -> "dict[str, AssetJob]":
+    """Return all jobs by name; they take their partitions from their assets."""
+    return {
+        refresh.name: dg.define_asset_job(
+            refresh.name,
+            selection=dg.AssetSelection.assets(*refresh.tables),
+            description=refresh.description,
+            tags={JOB_TAG: refresh.name},
+        )
+        for refresh in REFRESHES
+    }

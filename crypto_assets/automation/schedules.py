@@ -1,0 +1,109 @@
+"""When the jobs run, and for which days. Cron expressions come from the settings, in UTC."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta, timezone
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from crypto_assets.automation import jobs
+from crypto_assets.periods import DAY
+from crypto_assets.settings import ScheduleSettings, Settings
+from crypto_assets.warehouse.io_manager import RANGE_TAGS
+
+if TYPE_CHECKING:
+    from crypto_assets.automation.jobs import AssetJob
+
+# 20 trading days, holidays included, lie within four weeks and two days.
+_ETF_LOOK_BACK = timedelta(days=30)
+
+
+@dataclass(frozen=True)
+class Tick:
+    """What one tick of a schedule asks for: days [first, last] of some tables of its job."""
+
+    first: date
+    last: date
+    tables: tuple[str, ...]
+
+
+def market_tick(at: datetime) -> Tick:
+    """Ask for the running day; in the first hour also for the day that closed and the list."""
+    if at.hour == 0:
+        return Tick(at.date() - DAY, at.date(), jobs.MARKET_REFRESH.tables)
+    hourly = tuple(table for table in jobs.MARKET_REFRESH.tables if table != "coin_list")
+    return Tick(at.date(), at.date(), hourly)
+
+
+def hourly_candles_tick(at: datetime) -> Tick:
+    """Ask for the running day; in the first hours also for the last hours of the day before."""
+    first = at.date() - DAY if at.hour < 2 else at.date()
+    return Tick(first, at.date(), jobs.HOURLY_CANDLES.tables)
+
+
+def fear_greed_tick(at: datetime) -> Tick:
+    """Ask for yesterday, which is final now, and today."""
+    return Tick(at.date() - DAY, at.date(), jobs.FEAR_GREED.tables)
+
+
+def daily_close_tick(at: datetime) -> Tick:
+    """Ask for yesterday."""
+    return Tick(at.date() - DAY, at.date() - DAY, jobs.DAILY_CLOSE.tables)
+
+
+def etf_flows_tick(at: datetime) -> Tick:
+    """Ask for yesterday and all days that may still be revised."""
+    return Tick(at.date() - _ETF_LOOK_BACK, at.date() - DAY, jobs.ETF_FLOWS.tables)
+
+
+_TICKS: dict[str, tuple[jobs.Refresh, Callable[[datetime], Tick]]] = {
+    "market_refresh": (jobs.MARKET_REFRESH, market_tick),
+    "hourly_candles": (jobs.HOURLY_CANDLES, hourly_candles_tick),
+    "fear_greed": (jobs.FEAR_GREED, fear_greed_tick),
+    "daily_close": (jobs.DAILY_CLOSE, daily_close_tick),
+    "etf_flows": (jobs.ETF_FLOWS, etf_flows_tick),
+}
+
+
+def build_schedules(
+    settings: Settings, by_name: "Mapping[str, AssetJob]"
+) -> list[dg.ScheduleDefinition]:
+    """Return one schedule for each cron expression in the settings."""
+    return [
+        _schedule(name, by_name[refresh.name], settings, tick)
+        for name, (refresh, tick) in _TICKS.items()
+    ]
+
+
+def range_tags(first: date, last: date) -> dict[str, str]:
+    """Return the run tags that ask Dagster for a range of partitions in one run."""
+    return dict(zip(RANGE_TAGS, (first.isoformat(), last.isoformat()), strict=True))
+
+
+def _schedule(
+    name: str, job: "AssetJob", settings: Settings, tick: Callable[[datetime], Tick]
+) -> dg.ScheduleDefinition:
+    def request(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+        at = context.scheduled_execution_time.astimezone(timezone.utc).replace(tzinfo=None)
+        asked = tick(at)
+        return dg.RunRequest(
+            asset_selection=[dg.AssetKey(table) for table in asked.tables],
+            tags=range_tags(max(asked.first, settings.history.start), asked.last),
+        )
+
+    cron = _cron(settings.schedules, name)
+    running = dg.DefaultScheduleStatus.RUNNING
+    return dg.ScheduleDefinition(
+        name=f"{job.name}_schedule",
+        job=job,
+        cron_schedule=cron,
+        execution_timezone="UTC",
+        execution_fn=request,
+        description=job.description,
+        default_status=running if settings.schedules.enabled else dg.DefaultScheduleStatus.STOPPED,
+    )
+
+
+def _cron(schedules: ScheduleSettings, name: str) -> str:
+    return str(getattr(schedules, name))

@@ -1,0 +1,70 @@
+"""What follows from data rather than from the clock: changed days ask for the days after them."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from crypto_assets.automation import jobs
+from crypto_assets.automation.schedules import range_tags
+from crypto_assets.periods import Clock
+from crypto_assets.settings import Settings
+from crypto_assets.warehouse.errors import WarehouseError
+from crypto_assets.warehouse.staleness import impatient, stale_days
+from crypto_assets.warehouse.warehouse import Warehouse
+
+if TYPE_CHECKING:
+    from crypto_assets.automation.jobs import AssetJob
+
+_UNFINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+]
+
+
+def build_sensors(
+    settings: Settings, by_name: "Mapping[str, AssetJob]"
+) -> list[dg.SensorDefinition]:
+    """Return all sensors."""
+    return [_stale_days_sensor(settings, by_name[jobs.DERIVED.name])]
+
+
+def _stale_days_sensor(settings: Settings, job: "AssetJob") -> dg.SensorDefinition:
+    running = dg.DefaultSensorStatus.RUNNING
+
+    @dg.sensor(
+        name="stale_days",
+        job=job,
+        description="Computes signals, ranks and snapshots again where what they are made of "
+        "changed.",
+        minimum_interval_seconds=300,
+        default_status=running if settings.schedules.enabled else dg.DefaultSensorStatus.STOPPED,
+    )
+    def stale_days_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        mine = dg.RunsFilter(tags={jobs.JOB_TAG: job.name}, statuses=_UNFINISHED)
+        if context.instance.get_runs_count(mine):
+            return dg.SkipReason("The last recalculation has not ended.")
+        return request_for_stale_days(settings)
+
+    return stale_days_sensor
+
+
+def request_for_stale_days(settings: Settings) -> dg.RunRequest | dg.SkipReason:
+    """Return one run from the first stale day to the last, or why there is none."""
+    warehouse = Warehouse.of(settings)
+    if not warehouse.path.exists():
+        return dg.SkipReason("Nothing is stored yet.")
+    clock = Clock(settings.sandbox.clock if settings.sandbox else None)
+    try:
+        stale = stale_days(impatient(warehouse), clock.now())
+    except WarehouseError as error:
+        return dg.SkipReason(str(error))
+    days = sorted(day for of_table in stale.values() for day in of_table)
+    if not days:
+        return dg.SkipReason("Everything calculated is newer than what it is made of.")
+    return dg.RunRequest(
+        asset_selection=[dg.AssetKey(name) for name in stale],
+        tags=range_tags(days[0], days[-1]),
+    )

@@ -1,0 +1,83 @@
+"""Checks as Dagster sees them: one step a table, one connection, one result a rule."""
+
+from collections.abc import Iterator
+from datetime import date
+from itertools import groupby
+
+import dagster as dg
+import duckdb
+import pandas as pd
+
+from crypto_assets.assets.platform import Platform
+from crypto_assets.checks.rules import Rule, all_rules
+from crypto_assets.tables import TABLES
+
+EXAMPLES = 5
+
+
+def build_checks() -> list[dg.AssetChecksDefinition]:
+    """Return the checks of all tables."""
+    rules = sorted(all_rules(), key=lambda rule: rule.table)
+    return [_table_checks(table, list(own)) for table, own in groupby(rules, lambda r: r.table)]
+
+
+def _table_checks(table: str, rules: list[Rule]) -> dg.AssetChecksDefinition:
+    specs = [
+        dg.AssetCheckSpec(rule.name, asset=table, description=rule.description) for rule in rules
+    ]
+
+    @dg.multi_asset_check(specs=specs, name=f"{table}_checks", can_subset=True)
+    def checks(
+        context: dg.AssetCheckExecutionContext, platform: dg.ResourceParam[Platform]
+    ) -> Iterator[dg.AssetCheckResult]:
+        chosen = {key.name for key in context.selected_asset_check_keys}
+        days = _days(context, table, platform)
+        with platform.warehouse.session(f"checking {table}") as connection:
+            for rule in rules:
+                if rule.name in chosen:
+                    yield evaluate(connection, rule, days)
+
+    return checks
+
+
+def evaluate(
+    connection: duckdb.DuckDBPyConnection, rule: Rule, days: tuple[date, date]
+) -> dg.AssetCheckResult:
+    """Run one check on the days [first, last]; a failure shows its count and up to five rows."""
+    limits = {"first": days[0], "last": days[1]} if "$first" in rule.offenders else {}
+    row = connection.execute(f"SELECT count(*) FROM ({rule.offenders})", limits).fetchone()
+    offending = int(row[0]) if row else 0
+    metadata: dict[str, dg.MetadataValue] = {"offending_rows": dg.MetadataValue.int(offending)}
+    if offending:
+        examples = connection.execute(f"SELECT * FROM ({rule.offenders}) LIMIT {EXAMPLES}", limits)
+        metadata["examples"] = dg.MetadataValue.md(_as_markdown(examples.fetchdf()))
+        metadata["sql"] = dg.MetadataValue.md(f"```sql\n{_with_days(rule.offenders, days)}\n```")
+    return dg.AssetCheckResult(
+        passed=offending == 0,
+        check_name=rule.name,
+        asset_key=rule.table,
+        severity=dg.AssetCheckSeverity.ERROR if rule.is_error else dg.AssetCheckSeverity.WARN,
+        metadata=metadata,
+    )
+
+
+def _days(
+    context: dg.AssetCheckExecutionContext, table: str, platform: Platform
+) -> tuple[date, date]:
+    everything = (platform.settings.history.start, platform.clock.today())
+    if TABLES[table].time_column is None or not context.has_partition_key_range:
+        return everything
+    keys = sorted(context.partition_keys)
+    return date.fromisoformat(keys[0]), date.fromisoformat(keys[-1])
+
+
+def _with_days(sql: str, days: tuple[date, date]) -> str:
+    return sql.replace("$first", f"DATE '{days[0]}'").replace("$last", f"DATE '{days[1]}'")
+
+
+def _as_markdown(rows: pd.DataFrame) -> str:
+    cells = [
+        [str(value).replace("|", "\\|") for value in row] for row in rows.itertuples(index=False)
+    ]
+    lines = [list(map(str, rows.columns)), ["---"] * len(rows.columns), *cells]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

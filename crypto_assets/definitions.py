@@ -1,0 +1,49 @@
+"""The whole platform at a glance. Dagster loads `defs`; tests call `build_definitions`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from crypto_assets.assets.build import build_assets, daily_partitions
+from crypto_assets.assets.platform import platform_resource
+from crypto_assets.automation.jobs import build_jobs
+from crypto_assets.automation.schedules import build_schedules
+from crypto_assets.automation.sensors import build_sensors
+from crypto_assets.checks.build import build_checks
+from crypto_assets.settings import Settings, load_settings
+from crypto_assets.warehouse.io_manager import WarehouseIOManager
+from crypto_assets.warehouse.warehouse import FILE_NAME
+
+
+def build_definitions(
+    settings: Settings, resource_overrides: Mapping[str, Any] | None = None
+) -> dg.Definitions:
+    """Return the platform for one set of settings; `resource_overrides` replace resources."""
+    partitions = daily_partitions(settings.history.start)
+    jobs = build_jobs()
+    resources: dict[str, Any] = {
+        "io_manager": WarehouseIOManager(
+            database=str(settings.home / FILE_NAME),
+            is_sandbox=settings.is_sandbox,
+            history_start=settings.history.start.isoformat(),
+        ),
+        "platform": platform_resource(settings),
+    }
+    return dg.Definitions(
+        assets=build_assets(partitions),
+        asset_checks=build_checks(),
+        jobs=list(jobs.values()),
+        schedules=build_schedules(settings, jobs),
+        sensors=build_sensors(settings, jobs),
+        resources={**resources, **(resource_overrides or {})},
+        # Network time is what costs, and threads inside a step serve that; a process a step
+        # would multiply the time of a run by ten.
+        executor=dg.in_process_executor,
+    )
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """Load the settings that are in force and build the platform."""
+    return build_definitions(load_settings())
