@@ -1,0 +1,208 @@
+"""One attempt at one HTTP request: a session that keeps to its host and to its deadline.
+
+Belongs here: connections, time-outs, the deadline of an attempt, reading a body. Does not belong
+here: limits, retries, classification or parsing (``http``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http.cookiejar import DefaultCookiePolicy
+from importlib import metadata
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+LARGEST_BODY = 256 * 1024 * 1024
+_CHUNK = 64 * 1024
+_LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+_current = threading.local()
+
+
+class LeavesHostError(requests.RequestException):
+    """A redirect to another host, which must not be followed: our key would go with it."""
+
+
+class TooSlowError(requests.RequestException):
+    """The attempt took longer than its deadline."""
+
+
+class TooLargeError(requests.RequestException):
+    """The body is larger than any real answer."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Status, headers (case-insensitive) and the whole decoded body of one response."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+def new_session(base_url: str, headers: Mapping[str, str], threads: int) -> requests.Session:
+    """A session for up to ``threads`` threads: no cookies, no netrc, redirects on one host only."""
+    for name, value in headers.items():
+        # requests would put the value, a key perhaps, into its message.
+        if not value.isascii() or not value.isprintable() or value != value.strip() or not value:
+            raise ValueError(f"the value for the header {name} is not plain printable text")
+    session = _Session()
+    session.headers.clear()
+    session.headers.update(
+        {
+            "User-Agent": f"crypto-assets/{_version()}",
+            "Accept": "application/json, text/html;q=0.9, */*;q=0.1",
+            "Accept-Encoding": "gzip",
+            **headers,
+        }
+    )
+    session.max_redirects = 3
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    session.auth = _no_auth
+    # A proxy meant for the internet must not see what goes to the sandbox.
+    session.trust_env = urlsplit(base_url).hostname not in _LOOPBACK
+    adapter = _Adapter(pool_connections=2, pool_maxsize=threads, max_retries=0)
+    session.mount("http://", adapter)
+    session.mount("https://", adapter)
+    return session
+
+
+def exchange(
+    session: requests.Session,
+    url: str,
+    params: Mapping[str, Any],
+    *,
+    connect_seconds: float,
+    read_seconds: float,
+    deadline_seconds: float,
+) -> Answer:
+    """GET ``url`` and read it whole; raises requests' exceptions, or TooSlowError."""
+    with _Watch(deadline_seconds) as watch:
+        try:
+            with session.get(
+                url, params=params, timeout=(connect_seconds, read_seconds), stream=True
+            ) as response:
+                answer = Answer(response.status_code, response.headers, _read(response))
+            # A socket shut down while headers drip in looks like a complete, empty answer.
+            if not watch.fired:
+                return answer
+        except Exception:
+            # Shutting a socket down surfaces as almost anything, depending on where it was read.
+            if not watch.fired:
+                raise
+    raise TooSlowError(f"no complete answer within {deadline_seconds:g} s")
+
+
+def _read(response: requests.Response) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    for chunk in response.iter_content(_CHUNK):
+        size += len(chunk)
+        if size > LARGEST_BODY:
+            raise TooLargeError(f"more than {LARGEST_BODY} bytes")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+class _Watch:
+    """Shuts the attempt's socket down at the deadline.
+
+    Socket time-outs start anew with every byte, so a server that drips one byte a second could
+    hold a thread for hours, in the headers as well as in the body.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.fired = False
+        self.socket: socket.socket | None = None
+        self._timer = threading.Timer(seconds, self._fire)
+        self._timer.daemon = True
+
+    def __enter__(self) -> _Watch:
+        _current.watch = self
+        self._timer.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+        _current.watch = None
+
+    def _fire(self) -> None:
+        self.fired = True
+        if self.socket is not None:
+            with contextlib.suppress(OSError):
+                # Not SSLSocket's own shutdown, which forgets the session under the reader.
+                socket.socket.shutdown(self.socket, socket.SHUT_RDWR)
+
+
+class _Watched:
+    """Tells the watch of the current attempt which socket it reads from."""
+
+    sock: Any
+
+    def getresponse(self) -> Any:
+        watch = getattr(_current, "watch", None)
+        if watch is not None:
+            watch.socket = self.sock
+            if watch.fired:
+                raise TimeoutError("the deadline passed while connecting")
+        return super().getresponse()  # type: ignore[misc]
+
+
+class _HTTPConnection(_Watched, HTTPConnection):
+    pass
+
+
+class _HTTPSConnection(_Watched, HTTPSConnection):
+    pass
+
+
+class _HTTPPool(HTTPConnectionPool):
+    ConnectionCls = _HTTPConnection
+
+
+class _HTTPSPool(HTTPSConnectionPool):
+    ConnectionCls = _HTTPSConnection
+
+
+_POOLS = {"http": _HTTPPool, "https": _HTTPSPool}
+
+
+class _Adapter(HTTPAdapter):
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = _POOLS
+
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(*args, **kwargs)
+        manager.pool_classes_by_scheme = _POOLS
+        return manager
+
+
+class _Session(requests.Session):
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        target = super().get_redirect_target(resp)
+        if target is not None:
+            here, there = urlsplit(resp.url), urlsplit(urljoin(resp.url, target))
+            if (here.scheme, here.netloc) != (there.scheme, there.netloc):
+                resp.close()
+                raise LeavesHostError(f"redirected to {there.scheme}://{there.hostname}")
+        return target
+
+
+def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    return request
+
+
+def _version() -> str:
+    try:
+        return metadata.version("crypto_assets")
+    except metadata.PackageNotFoundError:
+        return "0"
