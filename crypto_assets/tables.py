@@ -6,7 +6,10 @@ generated from here. No SQL connection, no Dagster, no data.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Literal
+
+from crypto_assets import periods
 
 ColumnType = Literal["VARCHAR", "DOUBLE", "INTEGER", "BOOLEAN", "DATE", "TIMESTAMP"]
 
@@ -56,10 +59,10 @@ class Table:
     """The column that names the series (coin, asset) whose absence is a gap."""
     replaced_by: tuple[str, ...] = ()
     """A write replaces the stored rows that share these with a written row; `day` is the day."""
+    ready_after: timedelta = periods.CANDLES_READY_AFTER
+    """How long after the end of a period its final value can be had."""
     derived: bool = False
     """Computed from other tables, rather than told by a provider."""
-    expects_rows_daily: bool = True
-    """Whether every day has rows (not so where markets close)."""
     rules: tuple[Rule, ...] = ()
     group: str = "market"
     kinds: tuple[str, ...] = ("duckdb",)
@@ -192,6 +195,7 @@ MARKET_CAPS = Table(
     ),
     key=("date", "coin_id"),
     time_column="date",
+    ready_after=periods.CHART_READY_AFTER,
     series_column="coin_id",
     replaced_by=("date", "coin_id"),
     kinds=("coingecko", "duckdb"),
@@ -234,6 +238,7 @@ RANKS = Table(
     ),
     key=("date", "coin_id"),
     time_column="date",
+    ready_after=periods.CHART_READY_AFTER,
     series_column="coin_id",
     replaced_by=("date",),
     derived=True,
@@ -278,6 +283,7 @@ EMA_SIGNALS = Table(
     ),
     key=("date", "coin_id", "fast_span", "slow_span"),
     time_column="date",
+    ready_after=periods.CHART_READY_AFTER,
     series_column="coin_id",
     replaced_by=("date",),
     derived=True,
@@ -341,6 +347,7 @@ FEAR_GREED = Table(
     ),
     key=("date",),
     time_column="date",
+    ready_after=periods.FEAR_GREED_READY_AFTER,
     replaced_by=("date",),
     group="sentiment",
     kinds=("alternative_me", "duckdb"),
@@ -357,9 +364,9 @@ ETF_FLOWS = Table(
     ),
     key=("date", "asset", "ticker"),
     time_column="date",
+    ready_after=periods.ETF_FLOWS_READY_AFTER,
     series_column="asset",
     replaced_by=("date", "asset", "ticker"),
-    expects_rows_daily=False,
     rules=(Rule("weekdays only", "isodow(date) <= 5"),),
     group="flows",
     kinds=("farside", "duckdb"),

@@ -12,7 +12,6 @@ from crypto_assets.assets.histories import Route, fetch_histories
 from crypto_assets.assets.platform import Platform
 from crypto_assets.assets.universe import Tracked, top_by_market_cap, tracked_by_day, unsettled
 from crypto_assets.calculations import candles
-from crypto_assets.periods import CANDLES_READY_AFTER
 from crypto_assets.providers import routes
 from crypto_assets.providers.errors import ProviderError
 from crypto_assets.providers.http import Fetched
@@ -87,20 +86,20 @@ def candles_from(
     if call.endpoint == "ohlc_range":
         return found.reset_index(drop=True)
     part = "30min" if call.days == 1 else "4h"
-    return candles.aggregate(candles.closed_by(found, observed_at, part), part, length)
+    # The oldest candle is cut off where the provider's window begins.
+    whole = found.sort_values("open_time").iloc[1:]
+    return candles.aggregate(candles.closed_by(whole, observed_at, part), part, length)
 
 
 DAILY_ROUTE = Route(
     OHLC_DAILY,
     routes.daily_candles,
     _rows_with("date", "1D"),
-    CANDLES_READY_AFTER,
     routes.LONGEST_DAILY_WINDOW_DAYS,
 )
 HOURLY_ROUTE = Route(
     OHLC_HOURLY,
     routes.hourly_candles,
     _rows_with("open_time", "1h"),
-    CANDLES_READY_AFTER,
     routes.LONGEST_HOURLY_WINDOW_DAYS,
 )

@@ -9,9 +9,10 @@ import pandas as pd
 from crypto_assets.assets.days import begun_days
 from crypto_assets.assets.fetching import fail_if_too_much_missing, fetch_each
 from crypto_assets.assets.platform import Platform
-from crypto_assets.periods import DAY, ETF_FLOWS_READY_AFTER, close_of, days, is_final
+from crypto_assets.periods import DAY, close_of, days, is_final
 from crypto_assets.providers.farside import EtfFlows
 from crypto_assets.providers.http import Fetched
+from crypto_assets.tables import ETF_FLOWS
 from crypto_assets.warehouse.gaps import Gap, Inspection
 from crypto_assets.warehouse.writer import Batch, Batches
 
@@ -54,7 +55,7 @@ def _batch(asset: str, fetched: Fetched[EtfFlows], first: date, last: date) -> B
     within = page.flows["date"].between(pd.Timestamp(first), pd.Timestamp(last))
     known = page.days.set_index("date")
     rows = page.flows[within]
-    ready_at = rows["date"] + pd.Timedelta(DAY) + pd.Timedelta(ETF_FLOWS_READY_AFTER)
+    ready_at = rows["date"] + pd.Timedelta(DAY) + pd.Timedelta(ETF_FLOWS.ready_after)
     complete = rows["date"].map(known["is_complete"]).astype(bool)
     rows = rows.assign(
         is_final=complete & (ready_at <= pd.Timestamp(fetched.observed_at)),
@@ -68,7 +69,7 @@ def _batch(asset: str, fetched: Fetched[EtfFlows], first: date, last: date) -> B
         _gap(asset, day, fetched, known)
         for day in asked
         if day not in present
-        and is_final(close_of(day), fetched.observed_at, ETF_FLOWS_READY_AFTER)
+        and is_final(close_of(day), fetched.observed_at, ETF_FLOWS.ready_after)
     ]
     return Batch(rows, Inspection({asset: asked}, gaps))
 

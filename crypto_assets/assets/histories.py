@@ -5,7 +5,7 @@ Shared by every table that is filled coin by coin. What a row looks like is each
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 
 import pandas as pd
 
@@ -30,14 +30,13 @@ class Route:
     """How the days of one table are fetched.
 
     plan: from a coin's days to calls. rows: from one call's answer to rows with the table's
-    content columns but coin_id, and `ends_at`, the end of the row's period. ready_after: how long
-    after that end the provider has it. window_days: days fetched and written at once.
+    content columns but coin_id, and `ends_at`, the end of the row's period. window_days: days
+    fetched and written at once.
     """
 
     table: Table
     plan: Callable[[Sequence[date], datetime, Plan], list[routes.Call]]
     rows: Callable[[routes.Call, Fetched[pd.DataFrame]], pd.DataFrame]
-    ready_after: timedelta
     window_days: int
 
 
@@ -91,7 +90,7 @@ def _fetch_window(
             Gap(coin, day, *_why_absent(day, outcome.failed.get(coin), oldest, plan))
             for day in of_coin
             # What is not due yet is no gap.
-            if day not in present and is_final(close_of(day), now, route.ready_after)
+            if day not in present and is_final(close_of(day), now, route.table.ready_after)
         ]
     found = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
     return Batch(found, Inspection(wanted, gaps)), outcome
@@ -119,7 +118,7 @@ def _rows_of(
         rows = route.rows(call, answer)
         rows["day"] = rows[route.table.time_column].dt.normalize()
         rows = rows[rows["day"].isin(pd.to_datetime(list(wanted)))]
-        ready_at = rows["ends_at"] + pd.Timedelta(route.ready_after)
+        ready_at = rows["ends_at"] + pd.Timedelta(route.table.ready_after)
         frames.append(
             rows.assign(
                 coin_id=coin,

@@ -14,7 +14,7 @@ from crypto_assets.assets.platform import Platform
 from crypto_assets.assets.universe import Tracked, top_by_market_cap, tracked_by_day, unsettled
 from crypto_assets.calculations.coins import merge_coin_list
 from crypto_assets.calculations.ranks import rank_by_market_cap
-from crypto_assets.periods import CHART_READY_AFTER, DAY, day_closed_by_snapshot
+from crypto_assets.periods import DAY, day_closed_by_snapshot
 from crypto_assets.providers import routes
 from crypto_assets.providers.coingecko_frames import MarketsPage
 from crypto_assets.providers.errors import ProviderError
@@ -136,7 +136,7 @@ def _history_route(tracked: dict[date, Tracked]) -> Route:
         ]
         return closes.assign(is_point_in_time=in_time)
 
-    return Route(MARKET_CAPS, routes.market_history, rows, CHART_READY_AFTER, _ALL_DAYS)
+    return Route(MARKET_CAPS, routes.market_history, rows, _ALL_DAYS)
 
 
 def closes_from_chart(chart: pd.DataFrame) -> pd.DataFrame:

@@ -7,8 +7,9 @@ from crypto_assets.assets.days import begun_days
 from crypto_assets.assets.fetching import failure
 from crypto_assets.assets.platform import Platform
 from crypto_assets.calculations.sentiment import fear_greed_band
-from crypto_assets.periods import DAY, FEAR_GREED_READY_AFTER, close_of, days, is_final
+from crypto_assets.periods import DAY, close_of, days, is_final
 from crypto_assets.providers.errors import ProviderError
+from crypto_assets.tables import FEAR_GREED
 from crypto_assets.warehouse.gaps import Gap, Inspection
 from crypto_assets.warehouse.writer import Batch
 
@@ -26,7 +27,7 @@ def fear_greed(
         raise failure(error) from None
     history = fetched.data
     rows = history[history["date"].between(pd.Timestamp(first), pd.Timestamp(last))]
-    ends_at = rows["date"] + pd.Timedelta(DAY) + pd.Timedelta(FEAR_GREED_READY_AFTER)
+    ends_at = rows["date"] + pd.Timedelta(DAY) + pd.Timedelta(FEAR_GREED.ready_after)
     rows = rows.assign(
         band=fear_greed_band(rows["value"]),
         is_final=ends_at <= pd.Timestamp(fetched.observed_at),
@@ -40,6 +41,6 @@ def fear_greed(
         Gap(SERIES, day, "no_data_at_provider", "the provider has no value")
         for day in asked
         if day not in present
-        and is_final(close_of(day), fetched.observed_at, FEAR_GREED_READY_AFTER)
+        and is_final(close_of(day), fetched.observed_at, FEAR_GREED.ready_after)
     ]
     return dg.MaterializeResult(value=Batch(rows, Inspection({SERIES: asked}, gaps)))

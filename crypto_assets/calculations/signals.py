@@ -136,6 +136,17 @@ def rolling_volatility(closes: Grid, days: int) -> Grid:
     result = np.full_like(closes, np.nan)
     for column, prices in enumerate(np.log(closes).T):
         there = np.flatnonzero(~np.isnan(prices))
-        returns = pd.Series(prices[there]).diff()
-        result[there, column] = returns.rolling(days, min_periods=days).std(ddof=1).to_numpy()
+        result[there[days:], column] = rolling_std(np.diff(prices[there]), days)
     return result
+
+
+def rolling_std(values: Grid, length: int) -> Grid:
+    """Return the standard deviation (ddof 1) of each run of `length` values of an array.
+
+    Each from its own window, where a running sum would carry rounding from all before: a row must
+    not depend on how much history was read with it.
+    """
+    if len(values) < length:
+        return np.empty(0)
+    runs = np.lib.stride_tricks.sliding_window_view(values, length)
+    return np.asarray(runs.std(axis=1, ddof=1), dtype="float64")

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from crypto_assets.calculations.signals import rolling_std
+
 VOLATILITY_DAYS = 7
 DAYS_A_YEAR = 365
 """Crypto trades every day."""
@@ -63,10 +65,12 @@ def with_change_and_volatility(closes: pd.DataFrame) -> pd.DataFrame:
     by_coin = rows.groupby("coin_id")
     consecutive = by_coin["date"].diff() == pd.Timedelta(days=1)
     ratio = (rows["price_usd"] / by_coin["price_usd"].shift(1)).where(consecutive)
-    returns = pd.Series(np.log(ratio), index=rows.index).groupby(rows["coin_id"])
-    spread = returns.rolling(VOLATILITY_DAYS, min_periods=VOLATILITY_DAYS).std(ddof=1)
+    returns = np.log(ratio.to_numpy())
+    # A window that reaches into the coin before meets the NaN of this coin's first close.
+    spread = rolling_std(returns, VOLATILITY_DAYS)
     rows["change_24h"] = ratio - 1
-    rows["volatility_7d"] = spread.droplevel(0) * np.sqrt(DAYS_A_YEAR)
+    rows["volatility_7d"] = np.nan
+    rows.loc[VOLATILITY_DAYS - 1 :, "volatility_7d"] = spread * np.sqrt(DAYS_A_YEAR)
     return rows
 
 

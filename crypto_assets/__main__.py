@@ -1,0 +1,5 @@
+"""`python -m crypto_assets` is `crypto-assets`."""
+
+from crypto_assets.cli import main
+
+main()

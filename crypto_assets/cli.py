@@ -1,0 +1,414 @@
+"""`crypto-assets …`: what a person types. Words in, words out; the work is in `operations`.
+
+Imports that take long happen inside the commands, so that `--help` answers at once.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from crypto_assets.operations.running import Progress, RunReport
+    from crypto_assets.settings import Settings
+
+HOME = click.option(
+    "--home", type=click.Path(path_type=Path), help="Folder of the warehouse (default: data)."
+)
+_DAY = click.DateTime(["%Y-%m-%d"])
+
+
+def main() -> None:
+    """Run the command line; what goes wrong is one sentence on stderr."""
+    from crypto_assets.operations.errors import OperationError
+    from crypto_assets.settings import SettingsError
+
+    try:
+        cli(standalone_mode=False)
+    except click.exceptions.Abort:
+        _end("stopped")
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.exceptions.Exit as leave:
+        sys.exit(leave.exit_code)
+    except (SettingsError, OperationError) as error:
+        _end(str(error))
+    except Exception as error:
+        from crypto_assets.warehouse.errors import WarehouseError
+
+        if not isinstance(error, WarehouseError):
+            raise
+        _end(str(error))
+
+
+def _end(sentence: str) -> None:
+    click.echo(f"crypto-assets: {sentence}", err=True)
+    sys.exit(1)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="crypto_assets")
+def cli() -> None:
+    """Public crypto APIs, turned into a trustworthy DuckDB warehouse."""
+
+
+@cli.command()
+@click.option("--coins", type=click.IntRange(1, 2000), help="Coins to track (default: 100).")
+@click.option("--days", type=click.IntRange(1, 3650), help="Closed days to fill (default: 180).")
+@click.option(
+    "--home",
+    type=click.Path(path_type=Path),
+    default=Path("data/demo"),
+    show_default=True,
+    help="Folder for the demo's data.",
+)
+def demo(coins: int | None, days: int | None, home: Path) -> None:
+    """Fill a warehouse with invented data, no key or network needed.
+
+    Example: crypto-assets demo --coins 50 --days 90
+    """
+    from crypto_assets.operations import home as homes
+    from crypto_assets.operations import running
+    from crypto_assets.operations.looking import look
+    from crypto_assets.operations.sandboxed import with_providers
+    from crypto_assets.tables import TABLES
+
+    console = _console()
+    settings = homes.demo_settings(home.absolute(), coins, days)
+    today = running.clock_of(settings).today()
+    with with_providers(settings) as active, homes.open_instance(active) as instance:
+        wanted = running.unfinished(active)
+        if wanted is None:
+            console.print("Everything is there already: no data changed.")
+            report = None
+        else:
+            console.print(
+                f"Filling {wanted[0]} to {wanted[1]} with {settings.universe.tracked} coins "
+                f"(of {settings.history.start} to {today})."
+            )
+            with _progress(console) as progress:
+                report = running.fill(active, instance, list(TABLES), wanted, progress)
+    state = look(settings.home)
+    _print_tables(console, state, report)
+    if report:
+        _print_outcome(console, report)
+    _print_next_steps(console, settings.home)
+
+
+@cli.command()
+@HOME
+@click.option("--port", default=3000, show_default=True, help="Port of the Dagster UI.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+def up(home: Path | None, port: int, host: str) -> None:
+    """Start the Dagster UI and its daemon; Ctrl-C ends both.
+
+    Example: crypto-assets up --home data/demo
+    """
+    from crypto_assets.operations.home import prepare
+    from crypto_assets.operations.sandboxed import with_providers
+
+    settings = _settings(home)
+    _refuse_taken(host, port)
+    with with_providers(settings) as active:
+        folder = prepare(active)
+        environment = os.environ | {"DAGSTER_HOME": str(folder), "CRYPTO_ASSETS_HOME": str(folder)}
+        click.echo(f"Dagster UI on http://{host}:{port} for the home {folder}; Ctrl-C ends it.")
+        command = [sys.executable, "-m", "dagster", "dev", "-m", "crypto_assets.definitions"]
+        command += ["-a", "defs", "-h", host, "-p", str(port)]
+        sys.exit(_run_in_foreground(command, environment))
+
+
+@cli.command()
+@HOME
+def refresh(home: Path | None) -> None:
+    """Bring every table up to now: yesterday's close and the running day.
+
+    Example: crypto-assets refresh
+    """
+    from crypto_assets.operations import running
+    from crypto_assets.periods import DAY
+    from crypto_assets.tables import TABLES
+
+    settings = _settings(home)
+    today = running.clock_of(settings).today()
+    first = max(settings.history.start, today - DAY)
+    _fill(settings, list(TABLES), (first, today))
+
+
+@cli.command()
+@click.argument("assets", nargs=-1, required=True, metavar="ASSET...")
+@click.option("--from", "first", type=_DAY, required=True, help="First day, YYYY-MM-DD.")
+@click.option("--to", "last", type=_DAY, help="Last day (default: the running one).")
+@HOME
+def backfill(
+    assets: tuple[str, ...], first: datetime, last: datetime | None, home: Path | None
+) -> None:
+    """Fill assets for a range of days, then recalculate what depends on what changed.
+
+    Example: crypto-assets backfill market_caps ranks ema_signals --from 2026-06-01 --to 2026-06-30
+    """
+    from crypto_assets.operations import running
+
+    settings = _settings(home)
+    today = running.clock_of(settings).today()
+    _fill(settings, list(assets), (first.date(), last.date() if last else today))
+
+
+@cli.command()
+@click.argument("query")
+@HOME
+def sql(query: str, home: Path | None) -> None:
+    """Ask the newest publication, read-only.
+
+    Example: crypto-assets sql "SELECT * FROM ranks ORDER BY date DESC, market_cap_rank LIMIT 5"
+    """
+    import duckdb
+
+    from crypto_assets.warehouse.reading import connect
+
+    with connect(_settings(home).home) as connection:
+        try:
+            result = connection.execute(query)
+            names = [column[0] for column in result.description or []]
+            rows = result.fetchall()
+        except duckdb.Error as error:
+            raise click.ClickException(str(error).splitlines()[0]) from None
+    _print_rows(_console(), names, rows)
+
+
+@cli.command()
+@HOME
+def status(home: Path | None) -> None:
+    """Show what the home holds, what is missing and what was published.
+
+    Example: crypto-assets status --home data/demo
+    """
+    from crypto_assets.operations.looking import look
+
+    settings = _settings(home)
+    console = _console()
+    state = look(settings.home)
+    _print_tables(console, state, None)
+    published = state.publication
+    console.print(f"Version {published.version} was published {_minute(published.published_at)}.")
+    for failed in published.withheld_by:
+        console.print(
+            f"Withheld since {_minute(published.withheld_since)}: {failed.asset} failed "
+            f"'{failed.check}' on {failed.first} to {failed.last}."
+        )
+    if state.is_behind and not published.withheld_by:
+        console.print("The warehouse has changed since; the end of the next run publishes it.")
+    _print_missing(console, state.missing)
+
+
+@cli.command()
+@HOME
+def doctor(home: Path | None) -> None:
+    """Check settings, home, disk, versions and each provider; say what to do.
+
+    Example: crypto-assets doctor
+    """
+    from crypto_assets.operations.doctor import examine
+    from crypto_assets.operations.sandboxed import with_providers
+
+    console = _console()
+    failed = 0
+    with with_providers(_settings(home)) as active:
+        for finding in examine(active):
+            failed += not finding.is_fine
+            mark = "[green]ok[/]  " if finding.is_fine else "[red]FAIL[/]"
+            console.print(f"{mark} [bold]{finding.subject}[/]: ", end="")
+            console.print(finding.told, markup=False, soft_wrap=True)
+    if failed:
+        raise click.ClickException(f"{failed} of these need attention")
+
+
+@cli.command()
+@click.option("--port", default=8765, show_default=True, help="Port; 0 takes any free one.")
+@click.option("--seed", default=7, show_default=True, help="Which market.")
+@click.option(
+    "--plan",
+    default="unlimited",
+    show_default=True,
+    type=click.Choice(["unlimited", "keyless", "demo", "basic", "analyst"]),
+    help="Whose limits are enforced.",
+)
+@click.option("--latency", default=0.0, show_default=True, help="Seconds added to each answer.")
+@click.option("--clock", help="Moment to stand still at, e.g. 2026-03-01T12:00 (default: wall).")
+@click.option("--attached", is_flag=True, hidden=True, help="End when standard input closes.")
+def sandbox(
+    port: int, seed: int, plan: str, latency: float, clock: str | None, attached: bool
+) -> None:
+    """Stand in for all providers on loopback.
+
+    Example: crypto-assets sandbox --port 8765 --plan demo
+    """
+    from crypto_assets.sandbox.server import SandboxServer
+
+    at = datetime.fromisoformat(clock) if clock else None
+    server = SandboxServer(seed, port, plan, latency, at)
+    try:
+        server.start()
+    except OSError as error:
+        raise click.ClickException(
+            f"can't listen on port {port} ({error.strerror}): choose another one with --port"
+        ) from None
+    if attached:
+        click.echo(server.url)
+        sys.stdin.read()
+        server.stop()
+    else:
+        click.echo(
+            f"The sandbox answers on {server.url} (seed {seed}, plan {plan}); Ctrl-C ends it."
+        )
+        server.serve_forever()
+
+
+def _settings(home: Path | None) -> "Settings":
+    from crypto_assets.settings import load_settings
+
+    return load_settings(home)
+
+
+def _fill(settings: "Settings", tables: list[str], days: tuple[date, date]) -> None:
+    from crypto_assets.operations import home, running
+    from crypto_assets.operations.sandboxed import with_providers
+
+    console = _console()
+    with (
+        with_providers(settings) as active,
+        home.open_instance(active) as instance,
+        _progress(console) as progress,
+    ):
+        report = running.fill(active, instance, tables, days, progress)
+    for table, rows in report.rows_changed.items():
+        console.print(f"{table}: {rows} rows changed, {report.seconds.get(table, 0):.1f} s")
+    _print_outcome(console, report)
+
+
+def _run_in_foreground(command: list[str], environment: dict[str, str]) -> int:
+    """Run a command until it ends or we are told to end, and end it then."""
+    with subprocess.Popen(command, env=environment) as process:
+
+        def end(*_: object) -> None:
+            process.send_signal(signal.SIGINT)
+
+        signal.signal(signal.SIGTERM, end)
+        signal.signal(signal.SIGINT, end)
+        return process.wait()
+
+
+def _refuse_taken(host: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise click.ClickException(
+                f"can't listen on {host}:{port} ({error.strerror}): choose another --port"
+            ) from None
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        # Whoever reads a pipe wants whole lines.
+        console = Console(highlight=False, width=200)
+    return console
+
+
+@contextmanager
+def _progress(console: "Console") -> "Iterator[Progress]":
+    """Yield a progress callback: a bar on a terminal, plain lines elsewhere."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
+    if not console.is_terminal:
+        seen: set[str] = set()
+
+        def line(step: str, done: int, steps: int) -> None:
+            if step not in seen:
+                seen.add(step)
+                click.echo(f"[{done}/{steps}] {step}")
+
+        yield line
+        return
+    columns = (TextColumn("{task.description:24}"), BarColumn(), MofNCompleteColumn())
+    with Bar(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
+        task = bar.add_task("starting", total=None)
+
+        def move(step: str, done: int, steps: int) -> None:
+            bar.update(task, description=step, completed=done, total=steps)
+
+        yield move
+
+
+def _print_tables(console: "Console", state: Any, report: "RunReport | None") -> None:
+    names = ["table", "rows", "first day", "last day", "last final day", "days with gaps"]
+    rows = [
+        [t.name, f"{t.rows:,}", t.first, t.last, t.last_final, t.days_missing_something or ""]
+        for t in state.tables
+    ]
+    if report:
+        names.append("took")
+        for row in rows:
+            took = report.seconds.get(str(row[0]))
+            row.append(f"{took:.1f} s" if took is not None else "")
+    _print_rows(console, names, rows)
+
+
+def _print_rows(console: "Console", names: list[str], rows: "list[Any]") -> None:
+    from rich import box
+    from rich.table import Table
+
+    shown = Table(*names, box=box.SIMPLE)
+    for row in rows:
+        shown.add_row(*("" if value is None else str(value) for value in row))
+    console.print(shown, markup=False)
+
+
+def _print_outcome(console: "Console", report: "RunReport") -> None:
+    total = report.checks_passed + len(report.checks_failed)
+    console.print(f"Checks: {report.checks_passed} of {total} passed.")
+    for failed in report.checks_failed:
+        console.print(f"  failed: {failed}", markup=False)
+    if report.failures:
+        told = "; ".join(f"{step}: {reason}" for step, reason in report.failures.items())
+        raise click.ClickException(f"not everything could be filled ({told})")
+
+
+def _print_missing(console: "Console", missing: "list[Any]") -> None:
+    for gap in missing[:20]:
+        days = str(gap.first) if gap.first == gap.last else f"{gap.first} to {gap.last}"
+        console.print(f"Missing: {gap.table} {gap.series}, {days}: {gap.reason}", markup=False)
+    if len(missing) > 20:
+        console.print(f"… and {len(missing) - 20} more: see the table gaps.")
+
+
+def _print_next_steps(console: "Console", home: Path) -> None:
+    shown = os.path.relpath(home)
+    console.print(f"DuckDB file: {home / 'crypto.duckdb'}", soft_wrap=True)
+    console.print(f"Dagster UI:  crypto-assets up --home {shown}", soft_wrap=True)
+    console.print(
+        f'Notebook:    import crypto_assets; crypto_assets.connect("{shown}")'
+        '.sql("FROM daily_snapshot").df()',
+        soft_wrap=True,
+        markup=False,
+    )
+
+
+def _minute(moment: datetime | None) -> str:
+    return f"at {moment:%Y-%m-%d %H:%M} UTC" if moment else "never"

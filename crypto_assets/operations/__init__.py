@@ -1,0 +1,1 @@
+"""What the command line does: prepare homes, run the platform, look at it. No output here."""

@@ -1,0 +1,104 @@
+"""Is everything that a run needs there? One finding a line, each with what to do."""
+
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from crypto_assets.assets.platform import Platform
+from crypto_assets.operations import home
+from crypto_assets.operations.errors import OperationError
+from crypto_assets.providers.errors import ProviderError
+from crypto_assets.settings import Settings
+
+_LOW_DISK_BYTES = 2 * 1024**3
+# Long enough for one answer, too short to wait out a rate limit.
+_PATIENCE_SECONDS = 3.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    subject: str
+    is_fine: bool
+    told: str
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Yield a finding for each thing a run needs, as it is looked at."""
+    yield Finding("settings", True, _described(settings))
+    yield Finding("versions", True, _versions())
+    yield _home(settings)
+    yield _disk(settings)
+    hasty = settings.model_copy(
+        update={
+            "fetch": settings.fetch.model_copy(update={"retry_budget_seconds": _PATIENCE_SECONDS})
+        }
+    )
+    platform = Platform(hasty)
+    try:
+        yield _reached("coingecko", lambda: _coingecko(platform))
+        yield _reached("alternative.me", lambda: _fear_greed(platform))
+        yield _reached("farside", lambda: _farside(platform))
+    finally:
+        platform.close()
+
+
+def _described(settings: Settings) -> str:
+    kind = "sandbox" if settings.is_sandbox else "live"
+    return (
+        f"{kind} home {settings.home}, plan '{settings.coingecko.plan}', "
+        f"{settings.universe.tracked} coins tracked from {settings.history.start}"
+    )
+
+
+def _versions() -> str:
+    names = ("crypto_assets", "dagster", "duckdb", "pandas")
+    return f"Python {sys.version.split()[0]}, " + ", ".join(f"{n} {version(n)}" for n in names)
+
+
+def _home(settings: Settings) -> Finding:
+    try:
+        home.prepare(settings)
+    except OperationError as error:
+        return Finding("home", False, str(error))
+    return Finding("home", True, f"{settings.home} is writable")
+
+
+def _disk(settings: Settings) -> Finding:
+    existing = next(p for p in (settings.home, *settings.home.parents) if p.exists())
+    free = shutil.disk_usage(existing).free
+    told = f"{free / 1024**3:.1f} GB free"
+    if free < _LOW_DISK_BYTES:
+        return Finding("disk", False, f"only {told}: make room for at least 2 GB")
+    return Finding("disk", True, told)
+
+
+def _reached(subject: str, probe: Callable[[], str]) -> Finding:
+    try:
+        return Finding(subject, True, probe())
+    except ProviderError as error:
+        return Finding(subject, False, str(error))
+
+
+def _coingecko(platform: Platform) -> str:
+    platform.coingecko.ping()
+    if not platform.plan.is_paid or platform.settings.is_sandbox:
+        return f"reachable, plan '{platform.plan.name}'"
+    usage = platform.coingecko.key_usage().data
+    return (
+        f"reachable, key of plan '{usage.plan}', {usage.credits_left} of "
+        f"{usage.credits_per_month} credits left, {usage.calls_per_minute} calls a minute"
+    )
+
+
+def _fear_greed(platform: Platform) -> str:
+    newest = platform.fear_greed.history(limit=1).data.iloc[-1]
+    return f"reachable, {newest['date'].date()}: {newest['value']} ({newest['label']})"
+
+
+def _farside(platform: Platform) -> str:
+    days = platform.farside.flows("btc").data.days
+    return f"reachable, newest row {days['date'].max().date()}"

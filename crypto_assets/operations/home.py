@@ -1,0 +1,102 @@
+"""A home: the folder with the warehouse, the raw store, Dagster's history and its settings."""
+
+import os
+from datetime import datetime, timedelta
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from crypto_assets.operations.errors import OperationError
+from crypto_assets.periods import DAY, midnight, wall_now
+from crypto_assets.settings import FILE_NAME, Settings, load_settings
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+DEMO_SEED = 7
+# Before this time of day the histories of the day that just ended are not out yet.
+_ALL_READY_AFTER = timedelta(hours=1)
+
+
+def prepare(settings: Settings) -> Path:
+    """Create the home with its `dagster.yaml` (absolute paths) and return it."""
+    home = settings.home
+    template = files("crypto_assets.operations").joinpath("dagster.yaml").read_text("utf-8")
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        text = template.replace("base_dir: data/", f"base_dir: {home}/")
+        target = home / "dagster.yaml"
+        if not target.exists() or target.read_text("utf-8") != text:
+            target.write_text(text, "utf-8")
+    except OSError as error:
+        raise OperationError(
+            f"can't write to the home {home} ({error.strerror}): make it writable or choose "
+            "another one with --home"
+        ) from None
+    return home
+
+
+def open_instance(settings: Settings) -> "dg.DagsterInstance":
+    """Return Dagster's persistent instance of the home."""
+    import dagster as dg
+
+    home = prepare(settings)
+    # Dagster's own configuration reads it, and so do processes we start.
+    os.environ["DAGSTER_HOME"] = str(home)
+    return dg.DagsterInstance.from_config(str(home))
+
+
+def demo_settings(home: Path, coins: int | None, days: int | None) -> Settings:
+    """Return the settings of a demo home; a new one is created for `coins` and `days`.
+
+    Raises `OperationError` where the home is not a demo's, or was made for something else.
+    """
+    file = home / FILE_NAME
+    if file.exists():
+        settings = load_settings(home)
+        if not settings.is_sandbox or settings.sandbox is None or settings.sandbox.clock is None:
+            raise OperationError(f"{home} is not a demo home: choose another one with --home")
+        made_days = (settings.sandbox.clock.date() - settings.history.start).days
+        made_coins = settings.universe.tracked
+        if coins not in (None, made_coins) or days not in (None, made_days):
+            raise OperationError(
+                f"{home} was made for {made_coins} coins and {made_days} days: ask for the same, "
+                "or choose another folder with --home"
+            )
+        return settings
+    if (home / "warehouse.duckdb").exists():
+        raise OperationError(f"{home} holds live data: choose another folder with --home")
+    _write_demo_file(file, coins or 100, days or 180)
+    return load_settings(home)
+
+
+def frozen_clock(now: datetime) -> datetime:
+    """Return where a demo's clock stands: now, or the evening before where today is too young."""
+    now = now.replace(second=0, microsecond=0)
+    if now - midnight(now.date()) < _ALL_READY_AFTER:
+        return midnight(now.date()) - timedelta(hours=1)
+    return now
+
+
+def _write_demo_file(file: Path, coins: int, days: int) -> None:
+    clock = frozen_clock(wall_now())
+    tree = {
+        "sandbox": {"seed": DEMO_SEED, "clock": clock.isoformat()},
+        "universe": {"tracked": coins},
+        "history": {"start": (clock.date() - days * DAY).isoformat()},
+        # The clock stands still, so there is nothing for schedules to fetch.
+        "schedules": {"enabled": False},
+    }
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(
+            "# Written by `crypto-assets demo`: invented data from the sandbox.\n"
+            + yaml.safe_dump(tree, sort_keys=False),
+            encoding="utf-8",
+        )
+    except OSError as error:
+        raise OperationError(
+            f"can't write {file} ({error.strerror}): choose a writable folder with --home"
+        ) from None

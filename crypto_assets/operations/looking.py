@@ -1,0 +1,83 @@
+"""What a home holds: tables, gaps, publication and runs. Reads only."""
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+
+import duckdb
+
+from crypto_assets.tables import TABLES
+from crypto_assets.warehouse import publishing
+from crypto_assets.warehouse.reading import connect
+from crypto_assets.warehouse.schema import day_of
+from crypto_assets.warehouse.session import quoted
+
+
+@dataclass(frozen=True)
+class TableState:
+    """One table of the newest publication."""
+
+    name: str
+    rows: int
+    first: date | None = None
+    last: date | None = None
+    last_final: date | None = None
+    days_missing_something: int = 0
+
+
+@dataclass(frozen=True)
+class Missing:
+    """What a table should have on some days and has not."""
+
+    table: str
+    series: str
+    first: date
+    last: date
+    reason: str
+
+
+@dataclass(frozen=True)
+class HomeState:
+    """A home at a glance, as its readers see it."""
+
+    tables: list[TableState]
+    missing: list[Missing]
+    publication: publishing.Publication
+    is_behind: bool
+
+    @property
+    def published_at(self) -> datetime | None:
+        """When readers last got something new."""
+        return self.publication.published_at
+
+
+def look(home: Path) -> HomeState:
+    """Return the state of a home. Raises `WarehouseError` when nothing was published yet."""
+    with connect(home) as connection:
+        tables = [_table(connection, name) for name in TABLES]
+        rows = connection.execute(
+            "SELECT table_name, series, first_day, last_day, reason FROM gaps "
+            "WHERE state = 'missing' ORDER BY last_day DESC, table_name, series"
+        ).fetchall()
+    return HomeState(
+        tables,
+        [Missing(*row) for row in rows],
+        publishing.read_state(home),
+        publishing.is_behind(home),
+    )
+
+
+def _table(connection: duckdb.DuckDBPyConnection, name: str) -> TableState:
+    table = TABLES[name]
+    if table.time_column is None:
+        row = connection.execute(f"SELECT count(*) FROM {quoted(name)}").fetchone()
+        return TableState(name, row[0] if row else 0)
+    day = day_of(table)
+    row = connection.execute(
+        f"SELECT count(*), min({day}), max({day}), max({day}) FILTER (WHERE is_final) "
+        f"FROM {quoted(name)}"
+    ).fetchone()
+    days = connection.execute(
+        "SELECT count(*) FROM coverage WHERE table_name = ? AND series_missing > 0", [name]
+    ).fetchone()
+    return TableState(name, *(row or (0,)), *(days or (0,)))
