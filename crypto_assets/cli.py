@@ -4,9 +4,6 @@ Imports that take long happen inside the commands, so that `--help` answers at o
 """
 
 import os
-import signal
-import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -115,18 +112,14 @@ def up(home: Path | None, port: int, host: str) -> None:
 
     Example: crypto-assets up --home data/demo
     """
-    from crypto_assets.operations.home import prepare
     from crypto_assets.operations.sandboxed import with_providers
+    from crypto_assets.operations.serving import refuse_taken, serve
 
     settings = _settings(home)
-    _refuse_taken(host, port)
+    refuse_taken(host, port)
     with with_providers(settings) as active:
-        folder = prepare(active)
-        environment = os.environ | {"DAGSTER_HOME": str(folder), "CRYPTO_ASSETS_HOME": str(folder)}
-        click.echo(f"Dagster UI on http://{host}:{port} for the home {folder}; Ctrl-C ends it.")
-        command = [sys.executable, "-m", "dagster", "dev", "-m", "crypto_assets.definitions"]
-        command += ["-a", "defs", "-h", host, "-p", str(port)]
-        sys.exit(_run_in_foreground(command, environment))
+        click.echo(f"Dagster UI on http://{host}:{port}, home {active.home}; Ctrl-C ends it.")
+        sys.exit(serve(active, host, port))
 
 
 @cli.command()
@@ -295,29 +288,6 @@ def _fill(settings: "Settings", tables: list[str], days: tuple[date, date]) -> N
     for table, rows in report.rows_changed.items():
         console.print(f"{table}: {rows} rows changed, {report.seconds.get(table, 0):.1f} s")
     _print_outcome(console, report)
-
-
-def _run_in_foreground(command: list[str], environment: dict[str, str]) -> int:
-    """Run a command until it ends or we are told to end, and end it then."""
-    with subprocess.Popen(command, env=environment) as process:
-
-        def end(*_: object) -> None:
-            process.send_signal(signal.SIGINT)
-
-        signal.signal(signal.SIGTERM, end)
-        signal.signal(signal.SIGINT, end)
-        return process.wait()
-
-
-def _refuse_taken(host: str, port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise click.ClickException(
-                f"can't listen on {host}:{port} ({error.strerror}): choose another --port"
-            ) from None
 
 
 def _console() -> "Console":

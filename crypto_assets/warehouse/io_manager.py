@@ -18,7 +18,7 @@ from crypto_assets.warehouse import publishing
 from crypto_assets.warehouse.schema import Identity, day_of
 from crypto_assets.warehouse.session import quoted
 from crypto_assets.warehouse.warehouse import Warehouse
-from crypto_assets.warehouse.writer import Batch, Batches, Write, WriteReport
+from crypto_assets.warehouse.writer import Batch, Batches, Write, WriteReport, summed
 
 READ_AT = "read_at"
 """Key in `DataFrame.attrs` of a loaded input: when reading began, by the machine's clock."""
@@ -71,10 +71,10 @@ class _WarehouseIO(dg.IOManager):
         table = TABLES[context.asset_key.path[-1]]
         days = _days(context) if context.has_asset_partitions else None
         to = Write(table, context.run_id, days)
-        report = WriteReport()
-        for batch in _batches(obj):
-            report.add(self._warehouse.write(batch, to))
-        _report(context, report)
+        reports = [self._warehouse.write(batch, to) for batch in _batches(obj)]
+        # With nothing new to write, what is stored is still counted.
+        reports = reports or [self._warehouse.write(Batch(pd.DataFrame()), to)]
+        _report(context, summed(reports))
 
     def load_input(self, context: dg.InputContext) -> pd.DataFrame:
         table = TABLES[context.asset_key.path[-1]]

@@ -4,7 +4,7 @@ Here belongs how rows get into a table without any being lost, doubled or half-w
 rows are is the assets' concern, who may open the file the session's.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 
@@ -49,13 +49,17 @@ class WriteReport:
     changed: int = 0
     restated: int = 0
 
-    def add(self, other: "WriteReport") -> None:
-        """Take in the report of a later write to the same table."""
-        self.rows_by_day |= other.rows_by_day
-        self.rows_total = other.rows_total
-        self.received += other.received
-        self.changed += other.changed
-        self.restated += other.restated
+
+def summed(reports: Sequence[WriteReport]) -> WriteReport:
+    """Return what consecutive writes to one table and the same days did together."""
+    last = reports[-1]
+    return WriteReport(
+        last.rows_by_day,
+        last.rows_total,
+        sum(report.received for report in reports),
+        sum(report.changed for report in reports),
+        sum(report.restated for report in reports),
+    )
 
 
 @dataclass(frozen=True)
