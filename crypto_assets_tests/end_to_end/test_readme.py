@@ -1,0 +1,254 @@
+"""The README as a newcomer follows it: a fresh clone, a fresh environment, its own commands."""
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import requests
+import yaml
+
+import crypto_assets
+from crypto_assets.sandbox import Market
+from crypto_assets.tables import TABLES
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+REPOSITORY = Path(__file__).parents[2]
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+SHELL_BLOCKS = re.findall(r"```sh\n(.*?)\n```", README, flags=re.DOTALL)
+PYTHON_BLOCKS = re.findall(r"```python\n(.*?)\n```", README, flags=re.DOTALL)
+# Commands in the text and in tables; `dagster dev` among them.
+NAMED = re.findall(r"`(?:\.venv/bin/)?((?:crypto-assets|dagster) [^`]+)`", README)
+
+
+@dataclass(frozen=True)
+class Clone:
+    """A fresh clone in which the README's first command was run."""
+
+    folder: Path
+    said: str
+
+    @property
+    def home(self) -> Path:
+        return self.folder / "data" / "demo"
+
+    def run(self, command: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+        """Run a command line as typed in the clone."""
+        return subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", command],
+            cwd=self.folder,
+            env=clean_environment() | environment,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+
+
+def clean_environment() -> dict[str, str]:
+    """The environment without anything that could help our own package or settings along."""
+    ours = ("CRYPTO_ASSETS", "DAGSTER", "PYTHON", "VIRTUAL_ENV")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    folder = tmp_path_factory.mktemp("newcomer") / "crypto_assets"
+    subprocess.run(["git", "clone", "-q", str(REPOSITORY), str(folder)], check=True)
+    fresh = Clone(folder, "")
+    done = fresh.run(SHELL_BLOCKS[0])
+    assert done.returncode == 0, done.stdout + done.stderr
+    return Clone(folder, done.stdout)
+
+
+@pytest.fixture(scope="module")
+def tables(clone: Clone) -> dict[str, pd.DataFrame]:
+    with crypto_assets.connect(clone.home) as connection:
+        return {name: connection.sql(f'FROM "{name}"').df() for name in TABLES}
+
+
+@pytest.fixture(scope="module")
+def days(clone: Clone) -> tuple[date, date]:
+    """The first and the last closed day of the demo."""
+    settings = yaml.safe_load((clone.home / "crypto_assets.yaml").read_text())
+    today = date.fromisoformat(settings["sandbox"]["clock"][:10])
+    return date.fromisoformat(settings["history"]["start"]), today - timedelta(days=1)
+
+
+def test_the_summary_tells_what_is_there_and_how_to_go_on(clone: Clone) -> None:
+    for name in TABLES:
+        assert re.search(rf"^\s*{name}\s+[\d,]+ ", clone.said, flags=re.MULTILINE), name
+    assert re.search(r"Checks: (\d+) of \1 passed", clone.said)
+    assert str(clone.home / "crypto.duckdb") in clone.said
+    assert "crypto-assets up --home data/demo" in clone.said
+    assert "crypto_assets.connect" in clone.said
+
+
+def test_all_nine_tables_hold_rows_without_a_doubled_key(tables: dict[str, pd.DataFrame]) -> None:
+    for name, table in TABLES.items():
+        assert len(tables[name]), name
+        assert not tables[name].duplicated(list(table.key)).any(), name
+
+
+def test_ranks_of_each_closed_day_are_exactly_one_to_n(
+    tables: dict[str, pd.DataFrame], days: tuple[date, date]
+) -> None:
+    by_day = tables["ranks"].groupby(tables["ranks"]["date"].dt.date)["market_cap_rank"]
+    found = {day: sorted(ranks) for day, ranks in by_day}
+    for n in range((days[1] - days[0]).days + 1):
+        ranks = found[days[0] + timedelta(days=n)]
+        assert ranks == list(range(1, len(ranks) + 1))
+
+
+def test_closed_days_hold_every_listed_tracked_coin_with_the_models_values(
+    tables: dict[str, pd.DataFrame], days: tuple[date, date], market: Market
+) -> None:
+    caps, candles = tables["market_caps"], tables["ohlc_daily"]
+    closed = caps["date"].dt.date <= days[1]
+    coins = sorted(set(caps["coin_id"]))
+    assert len(coins) == 100
+    truth = pd.concat([market.daily(c, *days).assign(coin_id=c) for c in coins])
+    truth = truth.sort_values(["date", "coin_id"], ignore_index=True)
+    stored = caps[closed].sort_values(["date", "coin_id"], ignore_index=True)
+    assert stored[["date", "coin_id"]].to_numpy().tolist() == (
+        truth[["date", "coin_id"]].to_numpy().tolist()
+    )
+    for column in ("price_usd", "market_cap_usd", "volume_24h_usd"):
+        np.testing.assert_allclose(stored[column], truth[column], rtol=1e-9)
+    assert stored["is_final"].all()
+    daily = candles[candles["date"].dt.date <= days[1]]
+    assert len(daily) == len(truth)
+    merged = daily.merge(truth, on=["date", "coin_id"], validate="one_to_one")
+    np.testing.assert_allclose(merged["close"], merged["price_usd"], rtol=1e-9)
+
+
+def test_hourly_candles_equal_the_model(
+    tables: dict[str, pd.DataFrame], days: tuple[date, date], market: Market
+) -> None:
+    hourly = tables["ohlc_hourly"]
+    first, last = (pd.Timestamp(day).to_pydatetime() for day in (days[0], days[1]))
+    for coin in ("bitcoin", "ethereum", "tron"):
+        stored = hourly[(hourly["coin_id"] == coin) & (hourly["open_time"].dt.date <= days[1])]
+        stored = stored.sort_values("open_time")
+        truth = market.candles(coin, "1h", first, last + timedelta(days=1))
+        assert stored["open_time"].tolist() == truth["open_time"].tolist()
+        for column in ("open", "high", "low", "close"):
+            np.testing.assert_allclose(stored[column], truth[column], rtol=1e-9)
+
+
+def test_emas_equal_an_independent_computation_over_the_whole_history(
+    tables: dict[str, pd.DataFrame], days: tuple[date, date], market: Market
+) -> None:
+    signals = tables["ema_signals"]
+    closed = signals[signals["date"].dt.date <= days[1]]
+    for (coin, span), rows in closed.groupby(["coin_id", "slow_span"]):
+        truth = market.daily(str(coin), *days)
+        expected = truth["price_usd"].ewm(span=span, adjust=False).mean()
+        np.testing.assert_allclose(rows.sort_values("date")["ema_slow"], expected, rtol=1e-9)
+
+
+def test_a_second_demo_changes_no_data_and_says_so(
+    clone: Clone, tables: dict[str, pd.DataFrame]
+) -> None:
+    again = clone.run(".venv/bin/crypto-assets demo")
+    assert again.returncode == 0, again.stderr
+    assert "no data changed" in again.stdout
+    with crypto_assets.connect(clone.home) as connection:
+        for name, before in tables.items():
+            order = list(TABLES[name].key)
+            after = connection.sql(f'FROM "{name}"').df().sort_values(order, ignore_index=True)
+            pd.testing.assert_frame_equal(
+                before.sort_values(order, ignore_index=True), after, check_exact=True
+            )
+
+
+def test_the_python_of_the_readme_runs(clone: Clone) -> None:
+    (code,) = PYTHON_BLOCKS
+    done = clone.run(f".venv/bin/python -c {shlex.quote(code + '; assert len(signals)')}")
+    assert done.returncode == 0, done.stderr
+
+
+def commands_that_end() -> list[str]:
+    """The README's commands but those that serve until they are told to end."""
+    serving = ("crypto-assets up", "crypto-assets sandbox", "dagster dev", "crypto-assets demo")
+    return sorted({command for command in NAMED if not command.startswith(serving)})
+
+
+@pytest.mark.parametrize("command", commands_that_end())
+def test_a_command_of_the_readme_works(clone: Clone, command: str) -> None:
+    # The demo's home stands in for a live one, whose hosts can't be reached from a test.
+    typed = command.replace("SELECT …", "SELECT 1")
+    first, last = "2026-06-01", "2026-06-30"
+    if first in typed:
+        (start,) = clone_start(clone)
+        typed = typed.replace(first, start).replace(last, start)
+    done = clone.run(f".venv/bin/{typed}", CRYPTO_ASSETS_HOME=str(clone.home))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def clone_start(clone: Clone) -> list[str]:
+    settings = yaml.safe_load((clone.home / "crypto_assets.yaml").read_text())
+    return [settings["history"]["start"]]
+
+
+def test_the_commands_that_serve_do_so_until_they_are_told_to_end(clone: Clone) -> None:
+    assert {"crypto-assets up", "crypto-assets sandbox"} <= set(NAMED)
+    with served(clone, ".venv/bin/crypto-assets up --home data/demo --port 3177"):
+        answer = wait_for("http://127.0.0.1:3177/server_info")
+        assert "dagster_webserver_version" in answer.json()
+    with served(clone, ".venv/bin/crypto-assets sandbox --port 8799"):
+        assert wait_for("http://127.0.0.1:8799/_sandbox").json()["seed"] == 7
+
+
+def test_dagster_dev_loads_the_platform_and_keeps_its_history(clone: Clone) -> None:
+    with served(clone, "PATH=$PWD/.venv/bin:$PATH dagster dev -p 3178"):
+        query = "{ assetNodes { assetKey { path } } }"
+        wait_for("http://127.0.0.1:3178/server_info")
+        answer = requests.post(
+            "http://127.0.0.1:3178/graphql", json={"query": query}, timeout=60
+        ).json()
+        names = {node["assetKey"]["path"][0] for node in answer["data"]["assetNodes"]}
+        assert names == set(TABLES)
+    assert (clone.folder / "data" / "dagster" / "history").is_dir()
+
+
+def wait_for(url: str, deadline_seconds: float = 120) -> requests.Response:
+    """Return the first answer of a server that is starting."""
+    until = time.monotonic() + deadline_seconds
+    while True:
+        try:
+            return requests.get(url, timeout=10)
+        except requests.ConnectionError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.2)
+
+
+@contextmanager
+def served(clone: Clone, command: str) -> Iterator[None]:
+    """Run a command while the test looks at what it serves; end its whole session after."""
+    process = subprocess.Popen(
+        ["bash", "-c", f"exec {command}" if "=" not in command else command],
+        cwd=clone.folder,
+        env=clean_environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(60) is not None
