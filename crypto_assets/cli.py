@@ -96,8 +96,9 @@ def demo(coins: int | None, days: int | None, home: Path) -> None:
             )
             with _progress(console) as progress:
                 report = running.fill(active, instance, list(TABLES), wanted, progress)
-    state = look(settings.home)
-    _print_tables(console, state, report)
+    if report and report.failures:
+        _print_outcome(console, report)
+    _print_tables(console, look(settings.home), report)
     if report:
         _print_outcome(console, report)
     _print_next_steps(console, settings.home)
@@ -194,11 +195,14 @@ def status(home: Path | None) -> None:
     state = look(settings.home)
     _print_tables(console, state, None)
     published = state.publication
-    console.print(f"Version {published.version} was published {_minute(published.published_at)}.")
+    console.print(
+        f"Version {published.version} was published at {_minute(published.published_at)}."
+    )
     for failed in published.withheld_by:
         console.print(
-            f"Withheld since {_minute(published.withheld_since)}: {failed.asset} failed "
-            f"'{failed.check}' on {failed.first} to {failed.last}."
+            f"Withheld since {_minute(published.withheld_since)}: "
+            f"{failed.offending_rows} row(s) of {failed.table} break '{failed.check}' "
+            f"on {failed.first} to {failed.last}."
         )
     if state.is_behind and not published.withheld_by:
         console.print("The warehouse has changed since; the end of the next run publishes it.")
@@ -381,4 +385,4 @@ def _print_next_steps(console: "Console", home: Path) -> None:
 
 
 def _minute(moment: datetime | None) -> str:
-    return f"at {moment:%Y-%m-%d %H:%M} UTC" if moment else "never"
+    return f"{moment:%Y-%m-%d %H:%M} UTC" if moment else "never"

@@ -39,34 +39,50 @@ class SettingsError(Exception):
 
 
 def _url(value: str) -> str:
-    if not value.startswith(("http://", "https://")) or any(c.isspace() for c in value):
+    if not re.fullmatch(r"https?://[^\s/]\S*", value):
         raise ValueError("must be an http:// or https:// URL without spaces")
     return value.rstrip("/")
 
 
 _CRON_RANGES = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
-_CRON_PART = re.compile(r"(?:\*|(\d+)(?:-(\d+))?)(?:/[1-9]\d*)?")
+_CRON_PART = re.compile(r"(?:\*|(\d+)(?:-(\d+))?)(?:/([1-9]\d*))?")
+# The longest a month can be: February in a leap year.
+_DAYS_OF_MONTH = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
 
 def _cron(value: str) -> str:
     fields = value.split()
-    if len(fields) != len(_CRON_RANGES) or not all(map(_cron_field_fits, fields, _CRON_RANGES)):
-        raise ValueError("must be a cron expression of five fields in UTC, e.g. '0 * * * *'")
-    return value
+    if len(fields) == len(_CRON_RANGES):
+        values = [_cron_values(*pair) for pair in zip(fields, _CRON_RANGES, strict=True)]
+        if all(values):
+            days, months, on_weekdays = values[2], values[3], fields[4] != "*"
+            if on_weekdays or any(min(days) <= _DAYS_OF_MONTH[month - 1] for month in months):
+                return value
+            raise ValueError("never happens: no such day in these months")
+    raise ValueError("must be a cron expression of five fields in UTC, e.g. '0 * * * *'")
 
 
-def _cron_field_fits(field: str, allowed: tuple[int, int]) -> bool:
-    parts = [_CRON_PART.fullmatch(part) for part in field.split(",")]
-    numbers = [[int(n) for n in part.groups() if n is not None] for part in parts if part]
-    return all(parts) and all(
-        found == sorted(found) and all(allowed[0] <= n <= allowed[1] for n in found)
-        for found in numbers
-    )
+def _cron_values(field: str, allowed: tuple[int, int]) -> set[int]:
+    """Return the numbers a field stands for; none where it is not valid."""
+    found: set[int] = set()
+    for part in map(_CRON_PART.fullmatch, field.split(",")):
+        if part is None:
+            return set()
+        first, last, step = (int(n) if n else None for n in part.groups())
+        start = allowed[0] if first is None else first
+        end = last if last is not None else allowed[1] if first is None or step else start
+        if not allowed[0] <= start <= end <= allowed[1]:
+            return set()
+        found |= set(range(start, end + 1, step or 1))
+    return found
 
 
 def _naive_utc(value: datetime) -> datetime:
     if value.tzinfo is not None:
-        value = value.astimezone(timezone.utc).replace(tzinfo=None)
+        try:
+            value = value.astimezone(timezone.utc).replace(tzinfo=None)
+        except OverflowError:
+            raise ValueError("must be a time between the years 1 and 9999") from None
     return value
 
 
@@ -75,10 +91,20 @@ def _listed(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     if value.lstrip().startswith("["):
-        return yaml.safe_load(value)
+        try:
+            return yaml.safe_load(value)
+        except Exception:  # PyYAML raises more than its own errors
+            raise ValueError("must be a list, e.g. 'a, b' or '[[12, 26]]'") from None
     return [part.strip() for part in value.split(",") if part.strip()]
 
 
+def _no_truth(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("must be an integer")
+    return value
+
+
+Number = Annotated[int, BeforeValidator(_no_truth)]
 Url = Annotated[str, AfterValidator(_url)]
 Cron = Annotated[str, AfterValidator(_cron)]
 UtcDatetime = Annotated[datetime, AfterValidator(_naive_utc)]
@@ -95,7 +121,7 @@ class CoinGeckoSettings(_Section):
     plan: PlanName = Field("keyless", description="The plan of the key; keyless needs no key.")
     api_key: SecretStr | None = Field(None, description="The key of that plan.")
     base_url: Url | None = Field(None, description="Another host; by default the plan's own.")
-    calls_per_minute: int | None = Field(
+    calls_per_minute: Number | None = Field(
         None, ge=1, description="Another rate limit; by default the plan's safe one."
     )
 
@@ -122,7 +148,7 @@ class FarsideSettings(_Section):
 class UniverseSettings(_Section):
     """Which coins are tracked."""
 
-    tracked: int = Field(
+    tracked: Number = Field(
         100, ge=1, le=5000, description="How many coins by market cap are tracked each day."
     )
     always: CoinIds = Field(
@@ -174,8 +200,8 @@ class SignalSettings(_Section):
 class FetchSettings(_Section):
     """How patient fetching is."""
 
-    threads: int = Field(8, ge=1, le=64, description="Requests in flight at most.")
-    timeout_seconds: float = Field(30.0, gt=0, description="For one response.")
+    threads: Number = Field(8, ge=1, le=64, description="Requests in flight at most.")
+    timeout_seconds: float = Field(30.0, gt=0, le=3600, description="For one response.")
     retry_budget_seconds: float = Field(
         60.0, ge=0, description="How long one request is tried again after transient errors."
     )
@@ -200,9 +226,9 @@ class ScheduleSettings(_Section):
 class SandboxSettings(_Section):
     """Present only in a sandbox home: the providers are stood in for on loopback."""
 
-    seed: int = Field(7, ge=0, description="Which market.")
+    seed: Number = Field(7, ge=0, description="Which market.")
     clock: UtcDatetime | None = Field(None, description="Where its clock stands; none: wall clock.")
-    port: int = Field(SANDBOX_PORT, ge=1, le=65535, description="Where it listens by default.")
+    port: Number = Field(SANDBOX_PORT, ge=1, le=65535, description="Where it listens by default.")
 
 
 class Settings(_Section):
@@ -218,6 +244,23 @@ class Settings(_Section):
     fetch: FetchSettings = Field(default_factory=FetchSettings)
     schedules: ScheduleSettings = Field(default_factory=ScheduleSettings)
     sandbox: SandboxSettings | None = Field(None, description="Marks a sandbox home.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sandbox_stays_on_loopback(cls, tree: Any) -> Any:
+        """Keep a sandbox home from ever calling a live host, also when no sandbox runs."""
+        if not isinstance(tree, Mapping) or tree.get("sandbox") is None:
+            return tree
+        sandbox = tree["sandbox"]
+        port = sandbox.get("port", SANDBOX_PORT) if isinstance(sandbox, Mapping) else SANDBOX_PORT
+        filled = dict(tree)
+        for section, own in sandbox_base_urls(f"http://127.0.0.1:{port}").items():
+            given = tree.get(section)
+            if isinstance(given, Mapping):
+                own = own | {name: v for name, v in given.items() if v is not None}
+            if given is None or isinstance(given, Mapping):
+                filled[section] = own
+        return filled
 
     @property
     def is_sandbox(self) -> bool:
@@ -240,12 +283,13 @@ def load_settings(
     """
     named = _merged(_dotenv_tree(Path(".env")), _environment_tree(os.environ))
     local_file = _yaml_tree(Path(FILE_NAME))
-    chosen_home = Path(home or named.get("home") or local_file.get("home") or "data").absolute()
+    wanted = home or named.get("home") or local_file.get("home") or "data"
+    if not isinstance(wanted, (str, Path)):
+        raise SettingsError(f"setting 'home' is {str(wanted)[:80]!r}: must be a folder")
+    chosen_home = Path(wanted).absolute()
     in_home = chosen_home / FILE_NAME
     from_file = _yaml_tree(in_home) if in_home.exists() else local_file
     tree = _merged(_merged(from_file, named), overrides or {}) | {"home": chosen_home}
-    if tree.get("sandbox") is not None:
-        tree = _merged(_sandbox_providers(tree["sandbox"]), tree)
     return validated(tree)
 
 
@@ -262,7 +306,7 @@ def validated(tree: Mapping[str, Any]) -> Settings:
 def sandbox_base_urls(url: str) -> dict[str, Any]:
     """Return the settings that point every provider at a sandbox listening at `url`."""
     return {
-        "coingecko": {"base_url": f"{url}/coingecko/api/v3"},
+        "coingecko": {"base_url": f"{url}/coingecko/api/v3", "plan": "unlimited"},
         "alternative_me": {"base_url": f"{url}/alternative_me"},
         "farside": {"base_url": f"{url}/farside"},
     }
@@ -279,14 +323,6 @@ def environment_names(tree: Mapping[str, Any], prefix: str = PREFIX) -> dict[str
     return names
 
 
-def _sandbox_providers(sandbox: Any) -> dict[str, Any]:
-    """Keep a sandbox home from ever calling a live host, also when nobody started its sandbox."""
-    port = sandbox.get("port", SANDBOX_PORT) if isinstance(sandbox, Mapping) else SANDBOX_PORT
-    return _merged(
-        sandbox_base_urls(f"http://127.0.0.1:{port}"), {"coingecko": {"plan": "unlimited"}}
-    )
-
-
 def _environment_tree(environment: Mapping[str, str | None]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for name, value in environment.items():
@@ -301,7 +337,10 @@ def _environment_tree(environment: Mapping[str, str | None]) -> dict[str, Any]:
 
 
 def _dotenv_tree(path: Path) -> dict[str, Any]:
-    return _environment_tree(dotenv_values(path)) if path.exists() else {}
+    try:
+        return _environment_tree(dotenv_values(path)) if path.exists() else {}
+    except UnicodeDecodeError:
+        raise SettingsError(f"{path} is not text in UTF-8: correct or remove it") from None
 
 
 def _yaml_tree(path: Path) -> dict[str, Any]:
@@ -309,7 +348,7 @@ def _yaml_tree(path: Path) -> dict[str, Any]:
         return {}
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except Exception as error:  # PyYAML raises more than its own errors
         where = getattr(error, "problem_mark", None)
         place = f" (line {where.line + 1})" if where else ""
         raise SettingsError(f"{path} is not valid YAML{place}: correct or remove it") from None
@@ -337,11 +376,16 @@ def _explained(fault: dict[str, Any]) -> str:
         close = difflib.get_close_matches(path[-1], allowed, n=1)
         hint = f"did you mean '{close[0]}'? " if close else ""
         return f"there is no setting '{name}': {hint}allowed here: {', '.join(allowed)}"
-    secret = "key" in path[-1]
-    held = (
-        "" if secret or isinstance(fault["input"], dict) else f" is {str(fault['input'])[:80]!r}:"
-    )
-    return f"setting '{name}'{held} {fault['msg'].removeprefix('Value error, ')}"
+    # A section that holds a key is never repeated, whatever is wrong with it.
+    shown = "" if "key" in name or (path[0] == "coingecko" and len(path) == 1) else _held(fault)
+    if fault["type"] in ("model_type", "model_attributes_type"):
+        return f"'{name}'{shown} must hold settings by name: {', '.join(_names_allowed(path))}"
+    return f"setting '{name}'{shown} {fault['msg'].removeprefix('Value error, ')}"
+
+
+def _held(fault: dict[str, Any]) -> str:
+    value = fault["input"]
+    return "" if isinstance(value, Mapping) else f" is {str(value)[:80]!r}:"
 
 
 def _names_allowed(path: list[str]) -> list[str]:

@@ -157,6 +157,7 @@ COIN_LIST = Table(
     ),
     key=("coin_id",),
     time_column=None,
+    replaced_by=("coin_id",),
     kinds=("coingecko", "duckdb"),
 )
 

@@ -95,11 +95,11 @@ DAILY_ROUTE = Route(
     OHLC_DAILY,
     routes.daily_candles,
     _rows_with("date", "1D"),
-    routes.LONGEST_DAILY_WINDOW_DAYS,
+    routes.daily_candle_window,
 )
 HOURLY_ROUTE = Route(
     OHLC_HOURLY,
     routes.hourly_candles,
     _rows_with("open_time", "1h"),
-    routes.LONGEST_HOURLY_WINDOW_DAYS,
+    routes.hourly_candle_window,
 )

@@ -30,14 +30,14 @@ class Route:
     """How the days of one table are fetched.
 
     plan: from a coin's days to calls. rows: from one call's answer to rows with the table's
-    content columns but coin_id, and `ends_at`, the end of the row's period. window_days: days
-    fetched and written at once.
+    content columns but coin_id, and `ends_at`, the end of the row's period. window_days: how
+    many days are fetched and written at once on a plan.
     """
 
     table: Table
     plan: Callable[[Sequence[date], datetime, Plan], list[routes.Call]]
     rows: Callable[[routes.Call, Fetched[pd.DataFrame]], pd.DataFrame]
-    window_days: int
+    window_days: Callable[[Plan], int]
 
 
 def fetch_histories(platform: Platform, wanted: WantedDays, route: Route) -> Iterator[Batch]:
@@ -50,7 +50,9 @@ def fetch_histories(platform: Platform, wanted: WantedDays, route: Route) -> Ite
     wanted_days = [day for of_coin in wanted.values() for day in of_coin]
     if not wanted_days:
         return
-    for first, last in windows(min(wanted_days), max(wanted_days), route.window_days):
+    for first, last in windows(
+        min(wanted_days), max(wanted_days), route.window_days(platform.plan)
+    ):
         within = {
             coin: in_window
             for coin, of_coin in wanted.items()
@@ -117,7 +119,9 @@ def _rows_of(
     for call, answer in answers:
         rows = route.rows(call, answer)
         rows["day"] = rows[route.table.time_column].dt.normalize()
-        rows = rows[rows["day"].isin(pd.to_datetime(list(wanted)))]
+        # An answer reaches beyond its days, where it is cut off or another call knows better.
+        mine = [day for day in wanted if call.first <= day <= call.last]
+        rows = rows[rows["day"].isin(pd.to_datetime(mine))]
         ready_at = rows["ends_at"] + pd.Timedelta(route.table.ready_after)
         frames.append(
             rows.assign(

@@ -136,7 +136,7 @@ def _history_route(tracked: dict[date, Tracked]) -> Route:
         ]
         return closes.assign(is_point_in_time=in_time)
 
-    return Route(MARKET_CAPS, routes.market_history, rows, _ALL_DAYS)
+    return Route(MARKET_CAPS, routes.market_history, rows, lambda _: _ALL_DAYS)
 
 
 def closes_from_chart(chart: pd.DataFrame) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from crypto_assets.automation.schedules import range_tags
 from crypto_assets.periods import Clock
 from crypto_assets.settings import Settings
 from crypto_assets.warehouse.errors import WarehouseError
-from crypto_assets.warehouse.staleness import impatient, stale_days
+from crypto_assets.warehouse.staleness import impatient, recalculation
 from crypto_assets.warehouse.warehouse import Warehouse
 
 if TYPE_CHECKING:
@@ -58,13 +58,12 @@ def request_for_stale_days(settings: Settings) -> dg.RunRequest | dg.SkipReason:
         return dg.SkipReason("Nothing is stored yet.")
     clock = Clock(settings.sandbox.clock if settings.sandbox else None)
     try:
-        stale = stale_days(impatient(warehouse), clock.now())
+        needed = recalculation(impatient(warehouse), clock.now())
     except WarehouseError as error:
         return dg.SkipReason(str(error))
-    days = sorted(day for of_table in stale.values() for day in of_table)
-    if not days:
+    if needed is None:
         return dg.SkipReason("Everything calculated is newer than what it is made of.")
     return dg.RunRequest(
-        asset_selection=[dg.AssetKey(name) for name in stale],
-        tags=range_tags(days[0], days[-1]),
+        asset_selection=[dg.AssetKey(name) for name in needed.tables],
+        tags=range_tags(needed.first, needed.last),
     )

@@ -42,9 +42,9 @@ def aggregate(candles: pd.DataFrame, part: str, whole: Interval) -> pd.DataFrame
 def approximate(prices: pd.DataFrame, length: Interval) -> pd.DataFrame:
     """Rebuild candles from prices spaced about an hour apart; their extremes are missed.
 
-    Takes stamp and price_usd. A candle opens with the last price at or before its start (with its
-    first price where there is none) and spans the prices inside it, its end included: a price on
-    the boundary closes one candle and opens the next. Returns open_time and open, high, low, close
+    Takes stamp and price_usd. A candle opens where the one right before it closed (after a hole,
+    with its own first price) and spans the prices inside it, its end included: a price on the
+    boundary closes one candle and opens the next. Returns open_time and open, high, low, close
     for each period with a price inside, ascending.
     """
     ordered = prices.sort_values("stamp", ignore_index=True)

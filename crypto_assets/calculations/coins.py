@@ -48,8 +48,11 @@ def merge_coin_list(
 def _successors(vanished: pd.DataFrame, new: pd.DataFrame) -> "pd.Series[str]":
     """Return the one new id with the symbol and name of each vanished id, where there is one."""
     identity = ["symbol", "name"]
-    unique = new.reset_index().drop_duplicates(identity, keep=False)
-    matched = vanished.reset_index()[["coin_id", *identity]].merge(
-        unique[["coin_id", *identity]], on=identity, suffixes=("", "_new")
+    before, after = (
+        frame.reset_index()[["coin_id", *identity]]
+        .astype("object")
+        .drop_duplicates(identity, keep=False)
+        for frame in (vanished, new)
     )
+    matched = before.merge(after, on=identity, suffixes=("", "_new"))
     return pd.Series(matched["coin_id_new"].to_numpy(), index=matched["coin_id"], dtype="object")

@@ -49,7 +49,7 @@ def ema_signals(prices: pd.DataFrame, pairs: list[SpanPair]) -> pd.DataFrame:
         fast, slow = averages[pair.fast], averages[pair.slow]
         state = trend_state(fast, slow)
         warm = age >= WARM_SLOW_SPANS * pair.slow
-        event = pd.Series(crossovers(state, has_price)[day, coin], dtype="Int64")
+        event = pd.Series(crossovers(state)[day, coin], dtype="Int64")
         event[~(warm & is_final)[day, coin]] = pd.NA
         frames.append(
             pd.DataFrame(
@@ -76,13 +76,14 @@ def ema(values: Grid, span: int) -> Grid:
     """Return the exponential moving average down each column, seeded with its first value.
 
     alpha = 2 / (span + 1); a NaN leaves the average where it was (pandas `ewm(span, adjust=False,
-    ignore_na=True)`, the definition TradingView documents).
+    ignore_na=True)`, the definition TradingView documents). Written as a step towards the value,
+    which keeps the average of an unchanging price exactly that price.
     """
     alpha = 2.0 / (span + 1)
     averages = np.empty_like(values)
     current = np.full(values.shape[1], np.nan)
     for row, value in enumerate(values):
-        following = np.where(np.isnan(current), value, alpha * value + (1 - alpha) * current)
+        following = np.where(np.isnan(current), value, current + alpha * (value - current))
         current = np.where(np.isnan(value), current, following)
         averages[row] = current
     return averages
@@ -96,15 +97,10 @@ def trend_state(fast: Grid, slow: Grid) -> npt.NDArray[np.int64]:
     return np.take_along_axis(sign, last_told, axis=0)
 
 
-def crossovers(
-    state: npt.NDArray[np.int64], has_price: npt.NDArray[np.bool_]
-) -> npt.NDArray[np.int64]:
-    """Return the state where it turned into its opposite, else 0; leaving 0 is no cross.
-
-    Days without a price carry the state, so a turn shows on the day of the price that made it.
-    """
+def crossovers(state: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return the state where it turned into its opposite, else 0; leaving 0 is no cross."""
     before = np.vstack([np.zeros_like(state[:1]), state[:-1]])
-    return np.where((state * before == -1) & has_price, state, 0)
+    return np.where(state * before == -1, state, 0)
 
 
 def trend_z(fast: Grid, slow: Grid, volatility: Grid, pair: SpanPair) -> Grid:

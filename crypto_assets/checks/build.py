@@ -9,8 +9,9 @@ import duckdb
 import pandas as pd
 
 from crypto_assets.assets.platform import Platform
-from crypto_assets.checks.rules import Rule, all_rules
 from crypto_assets.tables import TABLES
+from crypto_assets.warehouse.audit import count_offenders
+from crypto_assets.warehouse.rules import Rule, all_rules
 
 EXAMPLES = 5
 
@@ -44,12 +45,12 @@ def evaluate(
     connection: duckdb.DuckDBPyConnection, rule: Rule, days: tuple[date, date]
 ) -> dg.AssetCheckResult:
     """Run one check on the days [first, last]; a failure shows its count and up to five rows."""
-    limits = {"first": days[0], "last": days[1]} if "$first" in rule.offenders else {}
-    row = connection.execute(f"SELECT count(*) FROM ({rule.offenders})", limits).fetchone()
-    offending = int(row[0]) if row else 0
+    offending = count_offenders(connection, rule, days)
     metadata: dict[str, dg.MetadataValue] = {"offending_rows": dg.MetadataValue.int(offending)}
     if offending:
-        examples = connection.execute(f"SELECT * FROM ({rule.offenders}) LIMIT {EXAMPLES}", limits)
+        examples = connection.execute(
+            f"SELECT * FROM ({rule.offenders}) LIMIT {EXAMPLES}", rule.parameters(days)
+        )
         metadata["examples"] = dg.MetadataValue.md(_as_markdown(examples.fetchdf()))
         metadata["sql"] = dg.MetadataValue.md(f"```sql\n{_with_days(rule.offenders, days)}\n```")
     return dg.AssetCheckResult(

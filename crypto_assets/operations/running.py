@@ -18,7 +18,7 @@ from crypto_assets.periods import Clock
 from crypto_assets.settings import Settings
 from crypto_assets.tables import TABLES
 from crypto_assets.warehouse.coverage import unfinished_days
-from crypto_assets.warehouse.staleness import stale_days
+from crypto_assets.warehouse.staleness import recalculation
 from crypto_assets.warehouse.warehouse import Warehouse
 
 Progress = Callable[[str, int, int], None]
@@ -78,10 +78,10 @@ def fill(
     report = run(settings, instance, tables, days, progress)
     if not report.succeeded:
         return report
-    stale = stale_days(Warehouse.of(settings), clock_of(settings).now())
-    if stale:
-        changed = sorted(day for of_table in stale.values() for day in of_table)
-        report.add(run(settings, instance, list(stale), (changed[0], changed[-1]), progress))
+    needed = recalculation(Warehouse.of(settings), clock_of(settings).now())
+    if needed:
+        days = (needed.first, needed.last)
+        report.add(run(settings, instance, needed.tables, days, progress))
     return report
 
 

@@ -26,7 +26,6 @@ def with_providers(settings: Settings) -> Iterator[Settings]:
         return
     with _process(settings) as url:
         overrides = sandbox_base_urls(url)
-        overrides["coingecko"] |= {"plan": "unlimited"}
         before = dict(os.environ)
         os.environ.update(environment_names(overrides))
         os.environ.pop("CRYPTO_ASSETS_COINGECKO__API_KEY", None)

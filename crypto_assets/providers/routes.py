@@ -45,6 +45,16 @@ def reachable_from(plan: Plan, now: datetime) -> date:
     return now.date() - plan.history_days * DAY
 
 
+def daily_candle_window(plan: Plan) -> int:
+    """Return how many days of daily candles one call brings."""
+    return LONGEST_DAILY_WINDOW_DAYS if plan.has_ohlc_range else LONGEST_PRICES_WINDOW_DAYS
+
+
+def hourly_candle_window(plan: Plan) -> int:
+    """Return how many days of hourly candles one call brings."""
+    return LONGEST_HOURLY_WINDOW_DAYS if plan.has_ohlc_range else LONGEST_PRICES_WINDOW_DAYS
+
+
 def market_history(wanted: Sequence[date], now: datetime, plan: Plan) -> list[Call]:
     """Return the one call that brings the closes of the wanted days.
 
@@ -68,7 +78,7 @@ def daily_candles(wanted: Sequence[date], now: datetime, plan: Plan) -> list[Cal
             for start, end in windows(first, last, LONGEST_DAILY_WINDOW_DAYS)
         ]
     four_hourly_from = now.date() - (FOUR_HOUR_CANDLE_DAYS[-1] - 1) * DAY
-    calls = _approximations(first, min(last, four_hourly_from - DAY))
+    calls = _approximations(first, min(last, four_hourly_from - DAY), now, plan)
     recent = max(first, four_hourly_from)
     if recent <= last:
         needed = (now.date() - recent).days + 1
@@ -90,7 +100,7 @@ def hourly_candles(wanted: Sequence[date], now: datetime, plan: Plan) -> list[Ca
             for start, end in windows(first, last, LONGEST_HOURLY_WINDOW_DAYS)
         ]
     day_ago = (now - DAY).date()
-    calls = _approximations(first, min(last, day_ago))
+    calls = _approximations(first, min(last, day_ago), now, plan)
     if last >= day_ago:
         calls.append(Call("ohlc", max(first, day_ago), last, days=1))
     return calls
@@ -102,14 +112,15 @@ def _ohlc_range(first: date, last: date, interval: Literal["hourly", "daily"]) -
     )
 
 
-def _approximations(first: date, last: date) -> list[Call]:
+def _approximations(first: date, last: date, now: datetime, plan: Plan) -> list[Call]:
+    reach = [now - plan.history_days * DAY] if plan.history_days else []
     return [
         Call(
             "market_chart_range",
             start,
             end,
             # The price before the first midnight opens the first candle.
-            start=midnight(start) - HOUR - timedelta(minutes=55),
+            start=max([midnight(start) - HOUR - timedelta(minutes=55), *reach]),
             end=close_of(end),
             exactness="approximate",
         )

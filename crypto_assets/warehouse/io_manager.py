@@ -42,21 +42,17 @@ class WarehouseIOManager(DuckDBPandasIOManager):
         return _WarehouseIO(Warehouse(Path(self.database), identity))
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
-        """Publish what the run wrote, unless an ERROR check failed; says so in the run's log."""
-        if context.run is None or context.instance is None or not Path(self.database).exists():
-            return
-        run_id = context.run.run_id
-        evaluations = error_evaluations(context.instance, context.run)
+        """Publish what is new in the warehouse, if it passes the audit; the run's log says so."""
         home = Path(self.database).parent
-        if not (publishing.is_behind(home) or evaluations):
+        if context.run is None or not publishing.is_behind(home):
             return
-        state = publishing.publish_run(home, run_id, evaluations)
+        state = publishing.publish_run(home, context.run.run_id)
         if context.log is None:
             return
         if state.withheld_by:
-            by = ", ".join(f"{e.asset}:{e.check}" for e in state.withheld_by)
+            by = ", ".join(f"{failed.table}: {failed.check}" for failed in state.withheld_by)
             context.log.error(
-                f"Publication withheld by failed checks ({by}): readers keep version "
+                f"Publication withheld, broken rules: {by}. Readers keep version "
                 f"{state.version}; heal the days and run again."
             )
         else:
@@ -93,36 +89,6 @@ class _WarehouseIO(dg.IOManager):
         )
         frame.attrs[READ_AT] = read_at
         return frame
-
-
-def error_evaluations(
-    instance: dg.DagsterInstance, run: dg.DagsterRun
-) -> list[publishing.Evaluation]:
-    """Return what the ERROR checks of a run said about the run's days."""
-    first, last = _run_days(run)
-    records = instance.get_records_for_run(
-        run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION
-    ).records
-    found = []
-    for record in records:
-        event = record.event_log_entry.dagster_event
-        if event is None:
-            continue
-        said = event.asset_check_evaluation_data
-        if said.severity == dg.AssetCheckSeverity.ERROR:
-            asset = said.asset_key.path[-1]
-            found.append(
-                publishing.Evaluation(asset, said.check_name, said.passed, first, last, run.run_id)
-            )
-    return found
-
-
-def _run_days(run: dg.DagsterRun) -> tuple[date | None, date | None]:
-    start, end = (run.tags.get(tag, run.tags.get(PARTITION_TAG)) for tag in RANGE_TAGS)
-    return (
-        date.fromisoformat(start) if start else None,
-        date.fromisoformat(end) if end else None,
-    )
 
 
 def _days(context: dg.OutputContext | dg.InputContext) -> tuple[date, date]:

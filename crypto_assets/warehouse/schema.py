@@ -12,7 +12,7 @@ from crypto_assets.periods import wall_now
 from crypto_assets.tables import TABLES, Table, partitioned
 from crypto_assets.warehouse.errors import WarehouseError
 from crypto_assets.warehouse.gaps import gap_days_sql
-from crypto_assets.warehouse.session import quoted
+from crypto_assets.warehouse.session import quoted, roll_back
 
 SCHEMA_VERSION = 1
 
@@ -61,7 +61,7 @@ def ensure_schema(connection: duckdb.DuckDBPyConnection, identity: Identity) -> 
             _add_columns(connection, existing)
         connection.execute("COMMIT")
     except BaseException:
-        connection.execute("ROLLBACK")
+        roll_back(connection)
         raise
 
 
@@ -171,7 +171,9 @@ def _coverage_view_sql() -> str:
     stored = " UNION ALL ".join(
         f"SELECT '{table.name}' AS table_name, {day_of(table)} AS date, "
         f"count(*) AS rows_stored, {_series_count(table)} AS series_stored, "
-        f"bool_and(is_final) AS rows_final, max(observed_at) AS observed_at "
+        # Final hours alone do not end a day: something must have been seen after its close.
+        f"bool_and(is_final) AND max(observed_at) >= max({day_of(table)}) + INTERVAL 1 DAY "
+        f"AS rows_final, max(observed_at) AS observed_at "
         f"FROM {quoted(table.name)} GROUP BY ALL"
         for table in partitioned()
     )

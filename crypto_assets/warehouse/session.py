@@ -7,7 +7,7 @@ queue for that; not what is done with the connection.
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import duckdb
@@ -74,6 +74,12 @@ def _described(holder: Path) -> str:
         return f"process {told['pid']} ({told['purpose']}, since {told['since'][:19]} UTC)"
     except (OSError, ValueError, KeyError):
         return "another process"
+
+
+def roll_back(connection: duckdb.DuckDBPyConnection) -> None:
+    """End a failed transaction; one that DuckDB has ended itself is no second error."""
+    with suppress(duckdb.Error):
+        connection.execute("ROLLBACK")
 
 
 def connect(path: Path) -> duckdb.DuckDBPyConnection:

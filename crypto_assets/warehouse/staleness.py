@@ -23,11 +23,13 @@ class Input:
 
     table: Table
     look_back_days: int = 0
+    condition: str = "true"
+    """Which of its rows matter (SQL)."""
 
 
 # The first input of each table brings its rows: a day it has and the table has not is stale too.
 INPUTS: dict[str, tuple[Input, ...]] = {
-    "ranks": (Input(TABLES["market_caps"], 7),),
+    "ranks": (Input(TABLES["market_caps"], 7, "market_cap_usd IS NOT NULL"),),
     "ema_signals": (Input(TABLES["ranks"]), Input(TABLES["market_caps"], ALL_HISTORY)),
     "daily_snapshot": (
         Input(TABLES["market_caps"], 8),
@@ -41,15 +43,41 @@ INPUTS: dict[str, tuple[Input, ...]] = {
 }
 
 
+@dataclass(frozen=True)
+class Recalculation:
+    """Calculated tables to compute again, on days [first, last]."""
+
+    tables: tuple[str, ...]
+    first: date
+    last: date
+
+
+def recalculation(warehouse: Warehouse, now: datetime) -> Recalculation | None:
+    """Return what has to be computed again, with all that follows from it; None if nothing."""
+    stale = stale_days(warehouse, now)
+    days = sorted(day for of_table in stale.values() for day in of_table)
+    if not days:
+        return None
+    tables = list(stale)
+    for name, inputs in INPUTS.items():
+        if name not in tables and any(needed.table.name in tables for needed in inputs):
+            tables.append(name)
+    return Recalculation(tuple(tables), days[0], days[-1])
+
+
 def stale_days(warehouse: Warehouse, now: datetime) -> dict[str, list[date]]:
-    """Return, by calculated table, the closed days to compute again, ascending."""
+    """Return, by calculated table, the closed days to compute again, ascending.
+
+    A day is stale when something it is made of changed after it was computed, when it was never
+    computed, or when it is not final though what it is made of is.
+    """
     found = {}
     with warehouse.session("looking for stale days") as connection:
         for name, inputs in INPUTS.items():
-            sql = " UNION ".join(
-                _stale_sql(TABLES[name], needed, is_first=place == 0)
-                for place, needed in enumerate(inputs)
-            )
+            table = TABLES[name]
+            parts = [_changed_since_sql(table, needed) for needed in inputs]
+            parts += [_never_made_sql(table, inputs[0]), _finalised_sql(table, inputs[0])]
+            sql = " UNION ".join(parts)
             days = [row[0] for row in connection.execute(f"{sql} ORDER BY 1").fetchall()]
             settled = [day for day in days if close_of(day) + SETTLING <= now]
             if settled:
@@ -62,19 +90,33 @@ def impatient(warehouse: Warehouse) -> Warehouse:
     return replace(warehouse, lock_timeout_seconds=1.0)
 
 
-def _stale_sql(table: Table, needed: Input, *, is_first: bool) -> str:
-    made = (
-        f"SELECT {day_of(table)} AS day, min(materialized_at) AS made_at "
-        f"FROM {quoted(table.name)} GROUP BY ALL"
-    )
-    changed = (
-        f"SELECT {day_of(needed.table)} AS day, max(materialized_at) AS changed_at "
-        f"FROM {quoted(needed.table.name)} GROUP BY ALL"
-    )
-    stale = (
-        f"SELECT made.day FROM ({made}) AS made JOIN ({changed}) AS changed "
+def _changed_since_sql(table: Table, needed: Input) -> str:
+    return (
+        f"SELECT made.day FROM ({_by_day(table, 'min', 'made_at')}) AS made "
+        f"JOIN ({_by_day(needed.table, 'max', 'changed_at', needed.condition)}) AS changed "
         f"ON changed.day BETWEEN made.day - {needed.look_back_days} AND made.day "
         "AND changed.changed_at > made.made_at"
     )
-    never_made = f"SELECT day FROM ({changed}) WHERE day NOT IN (SELECT day FROM ({made}))"
-    return f"{stale} UNION {never_made}" if is_first else stale
+
+
+def _never_made_sql(table: Table, needed: Input) -> str:
+    return (
+        f"SELECT {day_of(needed.table)} AS day FROM {quoted(needed.table.name)} "
+        f"WHERE {needed.condition} "
+        f"AND day NOT IN (SELECT {day_of(table)} FROM {quoted(table.name)})"
+    )
+
+
+def _finalised_sql(table: Table, needed: Input) -> str:
+    return (
+        "SELECT made.date AS day FROM coverage AS made JOIN coverage AS needed USING (date) "
+        f"WHERE made.table_name = '{table.name}' AND needed.table_name = '{needed.table.name}' "
+        "AND needed.is_final AND NOT made.is_final"
+    )
+
+
+def _by_day(table: Table, aggregate: str, name: str, condition: str = "true") -> str:
+    return (
+        f"SELECT {day_of(table)} AS day, {aggregate}(materialized_at) AS {name} "
+        f"FROM {quoted(table.name)} WHERE {condition} GROUP BY ALL"
+    )

@@ -53,7 +53,7 @@ def check_rows(connection: duckdb.DuckDBPyConnection, staged: str, table: Table)
             examples = connection.execute(
                 f"SELECT * FROM {quoted(staged)} WHERE NOT ({condition}) LIMIT {EXAMPLES}"
             ).fetchdf()
-            raise _violation(table, name, violations, examples)
+            raise violation(table, name, violations, examples)
     _check_key(connection, staged, table)
 
 
@@ -63,7 +63,7 @@ def _check_key(connection: duckdb.DuckDBPyConnection, staged: str, table: Table)
         f"SELECT {key}, count(*) AS rows FROM {quoted(staged)} GROUP BY {key} HAVING count(*) > 1"
     ).fetchdf()
     if len(doubled):
-        raise _violation(table, f"({key}) is unique", len(doubled), doubled)
+        raise violation(table, f"({key}) is unique", len(doubled), doubled)
 
 
 def _bounds(column: Column) -> list[tuple[str, str]]:
@@ -90,13 +90,14 @@ def _cast(frame: pd.DataFrame, column: Column, table: Table) -> "pd.Series[Any]"
     if not fits(values):
         bad = frame[values.notna()].head(EXAMPLES)
         rule = f"{column.name} is {column.type}, came as {values.dtype}"
-        raise _violation(table, rule, len(frame), bad)
+        raise violation(table, rule, len(frame), bad)
     return cast(values)
 
 
-def _violation(
+def violation(
     table: Table, rule: str, violations: int, examples: pd.DataFrame
 ) -> ContractViolationError:
+    """Return the refusal of a frame, with up to five offending rows in a readable width."""
     text = examples.head(EXAMPLES).to_string(index=False, max_colwidth=60)
     return ContractViolationError(table.name, rule, violations, text)
 
@@ -109,11 +110,19 @@ def _is_whole(values: "pd.Series[Any]") -> bool:
     if not _is_number(values):
         return False
     present = values.dropna().astype("float64")
-    return bool((np.isfinite(present) & (present == present.round())).all())
+    return bool(((present == present.round()) & present.between(-(2**31), 2**31 - 1)).all())
 
 
 def _is_text(values: "pd.Series[Any]") -> bool:
-    return all(isinstance(value, str) for value in values.dropna())
+    return all(isinstance(value, str) and _is_unicode(value) for value in values.dropna())
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half a character, as JSON's "\\ud83d" alone
+        return False
+    return True
 
 
 def _is_truth(values: "pd.Series[Any]") -> bool:
@@ -121,7 +130,11 @@ def _is_truth(values: "pd.Series[Any]") -> bool:
 
 
 def _is_timestamp(values: "pd.Series[Any]") -> bool:
-    return dtypes.is_datetime64_dtype(_as_datetimes(values))
+    stamps = _as_datetimes(values)
+    if not dtypes.is_datetime64_dtype(stamps):
+        return False
+    present = stamps.dropna()
+    return bool((present == present.dt.floor("us")).all())
 
 
 def _is_day(values: "pd.Series[Any]") -> bool:

@@ -14,10 +14,9 @@ import pandas as pd
 from crypto_assets.periods import wall_now
 from crypto_assets.tables import Table
 from crypto_assets.warehouse import gaps
-from crypto_assets.warehouse.errors import ContractViolationError
 from crypto_assets.warehouse.schema import day_of
-from crypto_assets.warehouse.session import quoted
-from crypto_assets.warehouse.validation import check_rows, conform
+from crypto_assets.warehouse.session import quoted, roll_back
+from crypto_assets.warehouse.validation import check_rows, conform, violation
 
 _STAGED = "staged"
 # Relative; below it a changed DOUBLE is noise of another route to the same value.
@@ -75,16 +74,16 @@ def write(connection: duckdb.DuckDBPyConnection, batch: Batch, to: Write) -> Wri
     """Store a batch in one transaction, or nothing of it.
 
     Stored rows that share `replaced_by` with a written row are replaced; all others stay. A row
-    that is final is never replaced by one that is not, nor an exact candle by an approximate one,
-    nor a value by a NULL where the contract says so. Final values of a provider that change go to
-    `restatements`. Raises `ContractViolationError`.
+    that is final is never replaced by one that is not, nor a final exact candle by an approximate
+    one, nor a value by a NULL where the contract says so. Final values of a provider that change
+    go to `restatements`. Raises `ContractViolationError`.
     """
     connection.execute("BEGIN")
     try:
         report = _write(connection, batch, to)
         connection.execute("COMMIT")
     except BaseException:
-        connection.execute("ROLLBACK")
+        roll_back(connection)
         raise
     return report
 
@@ -102,7 +101,7 @@ def _write(connection: duckdb.DuckDBPyConnection, batch: Batch, to: Write) -> Wr
         if not table.derived and table.time_column:
             report.restated = _record_restatements(connection, to)
             _leave_unchanged_rows(connection, table)
-        _replace(connection, table)
+        _replace(connection, to)
         connection.execute(f"DROP TABLE {_STAGED}")
     if batch.inspection:
         gaps.record(connection, table.name, batch.inspection)
@@ -144,8 +143,7 @@ def _check_days(connection: duckdb.DuckDBPyConnection, to: Write) -> None:
     ).fetchdf()
     if len(outside):
         rule = f"days within the partitions asked for, {to.days[0]} to {to.days[1]}"
-        text = outside.head(5).to_string(index=False)
-        raise ContractViolationError(to.table.name, rule, len(outside), text)
+        raise violation(to.table, rule, len(outside), outside)
 
 
 def _keep_better_rows(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
@@ -162,9 +160,9 @@ def _keep_better_rows(connection: duckdb.DuckDBPyConnection, table: Table) -> No
 
 def _differs(table: Table) -> str:
     return " OR ".join(
-        f"staged.{quoted(name)} IS DISTINCT FROM stored.{quoted(name)}"
-        for name in table.content_columns
-        if name not in table.key
+        f"({_changed(c.name, c.type == 'DOUBLE')})"
+        for c in table.columns
+        if c.name not in table.key
     )
 
 
@@ -223,16 +221,18 @@ def _leave_unchanged_rows(connection: duckdb.DuckDBPyConnection, table: Table) -
     )
 
 
-def _replace(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
-    stored = quoted(table.name)
-    if table.replaced_by:
+def _replace(connection: duckdb.DuckDBPyConnection, to: Write) -> None:
+    table, stored = to.table, quoted(to.table.name)
+    if table.derived and to.days:
+        # Calculated anew from all there is, so a row that no longer follows goes too.
         connection.execute(
-            f"DELETE FROM {stored} USING "
-            f"(SELECT DISTINCT {_list(table.replaced_by)} FROM {_STAGED}) AS slices "
-            f"WHERE {_same(stored, 'slices', table.replaced_by)}"
+            f"DELETE FROM {stored} WHERE {day_of(table)} BETWEEN ? AND ?", list(to.days)
         )
-    else:
-        connection.execute(f"DELETE FROM {stored}")
+    connection.execute(
+        f"DELETE FROM {stored} USING "
+        f"(SELECT DISTINCT {_list(table.replaced_by)} FROM {_STAGED}) AS slices "
+        f"WHERE {_same(stored, 'slices', table.replaced_by)}"
+    )
     order = _list((*([table.time_column] if table.time_column else []), *table.key))
     connection.execute(f"INSERT INTO {stored} BY NAME SELECT * FROM {_STAGED} ORDER BY {order}")
 

@@ -5,6 +5,7 @@ only the stored whole can tell. `$first` and `$last` are the days under check.
 """
 
 from dataclasses import dataclass
+from datetime import date
 
 from crypto_assets.tables import TABLES, Table, partitioned
 from crypto_assets.warehouse.schema import day_of
@@ -24,6 +25,10 @@ class Rule:
     offenders: str
     is_error: bool = True
     """ERROR withholds publication; otherwise it warns."""
+
+    def parameters(self, days: tuple[date, date]) -> dict[str, date]:
+        """Return what the query binds for the days [first, last]."""
+        return {"first": days[0], "last": days[1]} if "$first" in self.offenders else {}
 
 
 def all_rules() -> list[Rule]:
