@@ -1,4 +1,4 @@
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +79,47 @@ def test_a_free_plan_gives_true_daily_candles_for_thirty_days_and_says_where_it_
         np.testing.assert_allclose(exact[OHLC], expected[OHLC], rtol=1e-9)
         rough = truth(market, "ethereum", "1D", first, first + timedelta(days=2))
         np.testing.assert_allclose(guessed[OHLC], rough[OHLC], rtol=0.05)
+
+
+def test_a_guessed_candle_where_two_requests_meet_spans_its_whole_day(
+    tmp_path: Path, market: Market
+) -> None:
+    # A request begins before its first midnight; what it shows of that day is only a stub.
+    history = {"start": "2025-06-01"}
+    with open_lab(
+        tmp_path, market, "demo", coingecko=FREE, universe={"tracked": 1}, history=history
+    ) as lab:
+        first, last = date(2025, 9, 1), date(2025, 12, 31)
+        assert lab.run(["ohlc_daily"], first, last).succeeded
+        stored = lab.sql("FROM ohlc_daily WHERE coin_id = 'ethereum' ORDER BY date")
+        expected = truth(market, "ethereum", "1D", first, last)
+        assert list(stored["date"]) == list(expected["open_time"])
+        assert set(stored["exactness"]) == {"approximate"}
+        spans = (stored["high"] - stored["low"]) / (expected["high"] - expected["low"])
+        assert spans.min() > 0.5
+        assert lab.server.stats()["calls"]["coingecko/coins/{id}/market_chart/range"] == {"200": 6}
+
+
+def test_the_oldest_day_a_free_plan_reaches_is_asked_for_within_its_limits(
+    tmp_path: Path, market: Market
+) -> None:
+    oldest = TODAY - timedelta(days=365)
+    history = {"start": "2025-01-01"}
+    with open_lab(
+        tmp_path, market, "demo", coingecko=FREE, universe={"tracked": 1}, history=history
+    ) as lab:
+        days = (oldest - timedelta(days=2), oldest + timedelta(days=3))
+        for table in ("ohlc_daily", "market_caps"):
+            assert lab.run([table], *days).succeeded
+            stored = lab.sql(f"SELECT date FROM {table} WHERE coin_id = 'bitcoin' ORDER BY date")
+            assert stored["date"].iloc[-1].date() == days[1]
+            assert len(stored) >= 4
+            reasons = lab.sql(
+                "SELECT DISTINCT reason FROM gaps WHERE table_name = ? AND last_day < ?",
+                table,
+                oldest,
+            )
+            assert list(reasons["reason"]) == ["older than the 365 days of the plan 'demo'"]
 
 
 def test_a_free_plan_fetches_hours_for_the_headline_coins_and_keeps_true_ones(
