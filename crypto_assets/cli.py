@@ -23,6 +23,8 @@ HOME = click.option(
     "--home", type=click.Path(path_type=Path), help="Folder of the warehouse (default: data)."
 )
 _DAY = click.DateTime(["%Y-%m-%d"])
+_MOMENT = click.DateTime(["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"])
+_PORT = click.IntRange(0, 65535)
 
 
 def main() -> None:
@@ -34,9 +36,11 @@ def main() -> None:
         cli(standalone_mode=False)
     except click.exceptions.Abort:
         _end("stopped")
-    except click.ClickException as error:
+    except click.UsageError as error:
         error.show()
         sys.exit(error.exit_code)
+    except click.ClickException as error:
+        _end(error.format_message())
     except click.exceptions.Exit as leave:
         sys.exit(leave.exit_code)
     except (SettingsError, OperationError) as error:
@@ -106,7 +110,7 @@ def demo(coins: int | None, days: int | None, home: Path) -> None:
 
 @cli.command()
 @HOME
-@click.option("--port", default=3000, show_default=True, help="Port of the Dagster UI.")
+@click.option("--port", default=3000, show_default=True, type=_PORT, help="Port of the Dagster UI.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 def up(home: Path | None, port: int, host: str) -> None:
     """Start the Dagster UI and its daemon; Ctrl-C ends both.
@@ -173,9 +177,10 @@ def sql(query: str, home: Path | None) -> None:
 
     with connect(_settings(home).home) as connection:
         try:
-            result = connection.execute(query)
-            names = [column[0] for column in result.description or []]
-            rows = result.fetchall()
+            result = connection.sql(query)
+            if result is None:
+                raise click.ClickException('the query asks for nothing: try "FROM ranks LIMIT 5"')
+            names, rows = result.columns, result.fetchall()
         except duckdb.Error as error:
             raise click.ClickException(str(error).splitlines()[0]) from None
     _print_rows(_console(), names, rows)
@@ -188,7 +193,7 @@ def status(home: Path | None) -> None:
 
     Example: crypto-assets status --home data/demo
     """
-    from crypto_assets.operations.looking import look
+    from crypto_assets.operations.looking import look, withheld
 
     settings = _settings(home)
     console = _console()
@@ -198,12 +203,8 @@ def status(home: Path | None) -> None:
     console.print(
         f"Version {published.version} was published at {_minute(published.published_at)}."
     )
-    for failed in published.withheld_by:
-        console.print(
-            f"Withheld since {_minute(published.withheld_since)}: "
-            f"{failed.offending_rows} row(s) of {failed.table} break '{failed.check}' "
-            f"on {failed.first} to {failed.last}."
-        )
+    if published.withheld_by:
+        console.print(withheld(published), markup=False, soft_wrap=True)
     if state.is_behind and not published.withheld_by:
         console.print("The warehouse has changed since; the end of the next run publishes it.")
     _print_missing(console, state.missing)
@@ -232,8 +233,10 @@ def doctor(home: Path | None) -> None:
 
 
 @cli.command()
-@click.option("--port", default=8765, show_default=True, help="Port; 0 takes any free one.")
-@click.option("--seed", default=7, show_default=True, help="Which market.")
+@click.option(
+    "--port", default=8765, show_default=True, type=_PORT, help="Port; 0 takes any free one."
+)
+@click.option("--seed", default=7, show_default=True, type=click.IntRange(0), help="Which market.")
 @click.option(
     "--plan",
     default="unlimited",
@@ -241,11 +244,19 @@ def doctor(home: Path | None) -> None:
     type=click.Choice(["unlimited", "keyless", "demo", "basic", "analyst"]),
     help="Whose limits are enforced.",
 )
-@click.option("--latency", default=0.0, show_default=True, help="Seconds added to each answer.")
-@click.option("--clock", help="Moment to stand still at, e.g. 2026-03-01T12:00 (default: wall).")
+@click.option(
+    "--latency",
+    default=0.0,
+    show_default=True,
+    type=click.FloatRange(0),
+    help="Seconds added to each answer.",
+)
+@click.option(
+    "--clock", type=_MOMENT, help="Moment to stand still at, e.g. 2026-03-01T12:00 (default: wall)."
+)
 @click.option("--attached", is_flag=True, hidden=True, help="End when standard input closes.")
 def sandbox(
-    port: int, seed: int, plan: str, latency: float, clock: str | None, attached: bool
+    port: int, seed: int, plan: str, latency: float, clock: datetime | None, attached: bool
 ) -> None:
     """Stand in for all providers on loopback.
 
@@ -253,8 +264,7 @@ def sandbox(
     """
     from crypto_assets.sandbox.server import SandboxServer
 
-    at = datetime.fromisoformat(clock) if clock else None
-    server = SandboxServer(seed, port, plan, latency, at)
+    server = SandboxServer(seed, port, plan, latency, clock)
     try:
         server.start()
     except OSError as error:
@@ -280,7 +290,9 @@ def _settings(home: Path | None) -> "Settings":
 
 def _fill(settings: "Settings", tables: list[str], days: tuple[date, date]) -> None:
     from crypto_assets.operations import home, running
+    from crypto_assets.operations.looking import withheld
     from crypto_assets.operations.sandboxed import with_providers
+    from crypto_assets.warehouse.publishing import read_state
 
     console = _console()
     with (
@@ -292,6 +304,9 @@ def _fill(settings: "Settings", tables: list[str], days: tuple[date, date]) -> N
     for table, rows in report.rows_changed.items():
         console.print(f"{table}: {rows} rows changed, {report.seconds.get(table, 0):.1f} s")
     _print_outcome(console, report)
+    publication = read_state(settings.home)
+    if publication.withheld_by:
+        raise click.ClickException(withheld(publication))
 
 
 def _console() -> "Console":
@@ -359,9 +374,15 @@ def _print_outcome(console: "Console", report: "RunReport") -> None:
     console.print(f"Checks: {report.checks_passed} of {total} passed.")
     for failed in report.checks_failed:
         console.print(f"  failed: {failed}", markup=False)
+    if len(report.failures) == 1:
+        ((step, reason),) = report.failures.items()
+        raise click.ClickException(f"{step} failed: {reason}")
+    for step, reason in report.failures.items():
+        console.print(f"{step} failed: {reason}", markup=False, soft_wrap=True)
     if report.failures:
-        told = "; ".join(f"{step}: {reason}" for step, reason in report.failures.items())
-        raise click.ClickException(f"not everything could be filled ({told})")
+        raise click.ClickException(
+            f"{', '.join(report.failures)} failed for the reasons above; what was stored stays"
+        )
 
 
 def _print_missing(console: "Console", missing: "list[Any]") -> None:

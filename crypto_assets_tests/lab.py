@@ -42,7 +42,6 @@ class Lab:
     def settings(self) -> Settings:
         """The settings in force at this moment."""
         tree: dict[str, Any] = sandbox_base_urls(self.server.url)
-        tree["coingecko"]["plan"] = "unlimited"
         tree |= {
             "home": self.home,
             "sandbox": {"seed": self.server.seed, "clock": self.now},

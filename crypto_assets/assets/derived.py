@@ -2,6 +2,7 @@
 
 from datetime import date
 
+import dagster as dg
 import pandas as pd
 
 from crypto_assets.assets.platform import Platform
@@ -16,6 +17,15 @@ def complete_days(platform: Platform, table: Table, first: date, last: date) -> 
         purpose="reading coverage",
     )
     return list(rows["date"])
+
+
+def refuse_without_inputs(rows: pd.DataFrame, inputs: str, first: date, last: date) -> None:
+    """Raise `dagster.Failure` for no rows: nothing to calculate from is no valid nothing."""
+    if rows.empty:
+        raise dg.Failure(
+            f"nothing of {inputs} is stored for {first} to {last}: materialize {inputs} first",
+            allow_retries=False,
+        )
 
 
 def derived_rows(rows: pd.DataFrame, table: Table, platform: Platform) -> pd.DataFrame:

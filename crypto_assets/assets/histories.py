@@ -148,5 +148,6 @@ def _why_absent(
     if day < oldest:
         return "missing", f"older than the {plan.history_days} days of the plan '{plan.name}'"
     if error is not None:
-        return "missing", error.problem
+        status = f" (HTTP {error.status})" if error.status else ""
+        return "missing", f"{error.problem}{status}"
     return "no_data_at_provider", "the provider has no value"

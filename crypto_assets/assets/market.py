@@ -7,7 +7,7 @@ import dagster as dg
 import pandas as pd
 
 from crypto_assets.assets.days import asked_days, begun_days
-from crypto_assets.assets.derived import complete_days, derived_rows
+from crypto_assets.assets.derived import complete_days, derived_rows, refuse_without_inputs
 from crypto_assets.assets.fetching import failure
 from crypto_assets.assets.histories import Route, fetch_histories
 from crypto_assets.assets.platform import Platform
@@ -57,6 +57,7 @@ def ranks(
     first, last = asked_days(context)
     ranked = rank_by_market_cap(market_caps)
     ranked = ranked[ranked["date"].between(pd.Timestamp(first), pd.Timestamp(last))]
+    refuse_without_inputs(ranked, "market_caps", first, last)
     complete = complete_days(platform, MARKET_CAPS, first, last)
     return derived_rows(ranked, RANKS, platform).assign(
         is_final=ranked["date"].isin(complete), materialized_at=market_caps.attrs[READ_AT]

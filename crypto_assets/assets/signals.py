@@ -4,7 +4,7 @@ import dagster as dg
 import pandas as pd
 
 from crypto_assets.assets.days import asked_days
-from crypto_assets.assets.derived import complete_days, derived_rows
+from crypto_assets.assets.derived import complete_days, derived_rows, refuse_without_inputs
 from crypto_assets.assets.platform import Platform
 from crypto_assets.calculations import signals
 from crypto_assets.periods import wall_now
@@ -32,13 +32,8 @@ def ema_signals(
     history = platform.warehouse.query(_HISTORY, asked, purpose="reading price histories")
     members = platform.warehouse.query(_MEMBERS, {"first": first, "last": last})
     pairs = [signals.SpanPair(*spans) for spans in platform.settings.signals.span_pairs]
-    computed = signals.ema_signals(history, pairs) if len(history) else pd.DataFrame()
-    if computed.empty:
-        raise dg.Failure(
-            f"no prices and ranks are stored for {first} to {last}: materialize market_caps and "
-            "ranks of these days first",
-            allow_retries=False,
-        )
+    refuse_without_inputs(members, "market_caps and ranks", first, last)
+    computed = signals.ema_signals(history, pairs)
     rows = computed.merge(members, on=["date", "coin_id"])
     rows = rows.merge(history[["date", "coin_id", "is_final", "observed_at"]])
     complete = complete_days(platform, RANKS, first, last)

@@ -6,7 +6,7 @@ import dagster as dg
 import pandas as pd
 
 from crypto_assets.assets.days import asked_days
-from crypto_assets.assets.derived import complete_days, derived_rows
+from crypto_assets.assets.derived import complete_days, derived_rows, refuse_without_inputs
 from crypto_assets.assets.platform import Platform
 from crypto_assets.calculations.snapshot import (
     VOLATILITY_DAYS,
@@ -44,11 +44,7 @@ def daily_snapshot(
     first, last = asked_days(context)
     rows = snapshot_of(_inputs(platform, first, last))
     rows = rows[rows["date"] >= pd.Timestamp(first)]
-    if rows.empty:
-        raise dg.Failure(
-            f"no market caps are stored for {first} to {last}: materialize market_caps first",
-            allow_retries=False,
-        )
+    refuse_without_inputs(rows, "market_caps", first, last)
     complete = complete_days(platform, RANKS, first, last)
     return derived_rows(rows, DAILY_SNAPSHOT, platform).assign(
         is_final=rows["date"].isin(complete), materialized_at=started_at

@@ -15,8 +15,8 @@ from crypto_assets.warehouse.io_manager import RANGE_TAGS
 if TYPE_CHECKING:
     from crypto_assets.automation.jobs import AssetJob
 
-# 20 trading days, holidays included, lie within four weeks and two days.
-_ETF_LOOK_BACK = timedelta(days=30)
+# Four weeks of trading days, and one for the holidays around the turn of the year.
+_ETF_LOOK_BACK = timedelta(days=35)
 
 
 @dataclass(frozen=True)
@@ -84,12 +84,15 @@ def range_tags(first: date, last: date) -> dict[str, str]:
 def _schedule(
     name: str, job: "AssetJob", settings: Settings, tick: Callable[[datetime], Tick]
 ) -> dg.ScheduleDefinition:
-    def request(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+    def request(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         at = context.scheduled_execution_time.astimezone(timezone.utc).replace(tzinfo=None)
         asked = tick(at)
+        first = max(asked.first, settings.history.start)
+        if first > asked.last:
+            return dg.SkipReason(f"{asked.last} lies before the first day of this home, {first}.")
         return dg.RunRequest(
             asset_selection=[dg.AssetKey(table) for table in asked.tables],
-            tags=range_tags(max(asked.first, settings.history.start), asked.last),
+            tags=range_tags(first, asked.last),
         )
 
     cron = _cron(settings.schedules, name)

@@ -66,7 +66,8 @@ def _days(
     context: dg.AssetCheckExecutionContext, table: str, platform: Platform
 ) -> tuple[date, date]:
     everything = (platform.settings.history.start, platform.clock.today())
-    if TABLES[table].time_column is None or not context.has_partition_key_range:
+    by_day = context.has_partition_key or context.has_partition_key_range
+    if TABLES[table].time_column is None or not by_day:
         return everything
     keys = sorted(context.partition_keys)
     return date.fromisoformat(keys[0]), date.fromisoformat(keys[-1])

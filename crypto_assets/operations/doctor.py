@@ -3,8 +3,11 @@
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from crypto_assets.assets.platform import Platform
 from crypto_assets.operations import home
@@ -30,11 +33,22 @@ def examine(settings: Settings) -> Iterator[Finding]:
     """Yield a finding for each thing a run needs, as it is looked at."""
     yield Finding("settings", True, _described(settings))
     yield Finding("versions", True, _versions())
-    yield _home(settings)
+    of_home = _home(settings)
+    yield of_home
     yield _disk(settings)
+    with ExitStack() as stack:
+        # Providers can be tried without the home: a client only needs some folder.
+        folder = settings.home
+        if not of_home.is_fine:
+            folder = Path(stack.enter_context(TemporaryDirectory()))
+        yield from _providers(settings, folder)
+
+
+def _providers(settings: Settings, folder: Path) -> Iterator[Finding]:
     hasty = settings.model_copy(
         update={
-            "fetch": settings.fetch.model_copy(update={"retry_budget_seconds": _PATIENCE_SECONDS})
+            "home": folder,
+            "fetch": settings.fetch.model_copy(update={"retry_budget_seconds": _PATIENCE_SECONDS}),
         }
     )
     platform = Platform(hasty)

@@ -1,5 +1,6 @@
 """A home: the folder with the warehouse, the raw store, Dagster's history and its settings."""
 
+import json
 import os
 from datetime import datetime, timedelta
 from importlib.resources import files
@@ -26,15 +27,16 @@ def prepare(settings: Settings) -> Path:
     template = files("crypto_assets.operations").joinpath("dagster.yaml").read_text("utf-8")
     try:
         home.mkdir(parents=True, exist_ok=True)
-        text = template.replace("base_dir: data/", f"base_dir: {home}/")
+        for folder in ("dagster", "logs"):
+            # A path may hold what YAML would take for syntax; JSON quotes for both.
+            template = template.replace(
+                f"base_dir: data/{folder}\n", f"base_dir: {json.dumps(str(home / folder))}\n"
+            )
         target = home / "dagster.yaml"
-        if not target.exists() or target.read_text("utf-8") != text:
-            target.write_text(text, "utf-8")
+        if not target.exists() or target.read_text("utf-8") != template:
+            target.write_text(template, "utf-8")
     except OSError as error:
-        raise OperationError(
-            f"can't write to the home {home} ({error.strerror}): make it writable or choose "
-            "another one with --home"
-        ) from None
+        raise _not_writable(home, error) from None
     return home
 
 
@@ -97,6 +99,12 @@ def _write_demo_file(file: Path, coins: int, days: int) -> None:
             encoding="utf-8",
         )
     except OSError as error:
-        raise OperationError(
-            f"can't write {file} ({error.strerror}): choose a writable folder with --home"
-        ) from None
+        raise _not_writable(file.parent, error) from None
+
+
+def _not_writable(home: Path, error: OSError) -> OperationError:
+    why = "it is a file, not a folder" if home.is_file() else error.strerror
+    return OperationError(
+        f"can't write to the home {home} ({why}): make it a writable folder or choose another one "
+        "with --home"
+    )

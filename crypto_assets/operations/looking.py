@@ -1,13 +1,14 @@
 """What a home holds: tables, gaps, publication and runs. Reads only."""
 
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date
 from pathlib import Path
 
 import duckdb
 
 from crypto_assets.tables import TABLES
 from crypto_assets.warehouse import publishing
+from crypto_assets.warehouse.errors import WarehouseError
 from crypto_assets.warehouse.reading import connect
 from crypto_assets.warehouse.schema import day_of
 from crypto_assets.warehouse.session import quoted
@@ -45,14 +46,12 @@ class HomeState:
     publication: publishing.Publication
     is_behind: bool
 
-    @property
-    def published_at(self) -> datetime | None:
-        """When readers last got something new."""
-        return self.publication.published_at
-
 
 def look(home: Path) -> HomeState:
     """Return the state of a home. Raises `WarehouseError` when nothing was published yet."""
+    publication = publishing.read_state(home)
+    if publication.version == 0 and publication.withheld_by:
+        raise WarehouseError(f"nothing has been published in {home} yet: {withheld(publication)}")
     with connect(home) as connection:
         tables = [_table(connection, name) for name in TABLES]
         rows = connection.execute(
@@ -62,8 +61,22 @@ def look(home: Path) -> HomeState:
     return HomeState(
         tables,
         [Missing(*row) for row in rows],
-        publishing.read_state(home),
+        publication,
         publishing.is_behind(home),
+    )
+
+
+def withheld(publication: publishing.Publication) -> str:
+    """Return what withholds a publication and what to do, as a sentence."""
+    by = ", ".join(
+        f"{failed.offending_rows} row(s) of {failed.table} break '{failed.check}' on "
+        f"{failed.first} to {failed.last}"
+        for failed in publication.withheld_by
+    )
+    since = f"{publication.withheld_since:%Y-%m-%d %H:%M} UTC" if publication.withheld_since else ""
+    return (
+        f"publication is withheld since {since} because {by}; look at the failed checks in the "
+        "Dagster UI and materialize these days again"
     )
 
 

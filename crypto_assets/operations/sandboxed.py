@@ -25,12 +25,11 @@ def with_providers(settings: Settings) -> Iterator[Settings]:
         yield settings
         return
     with _process(settings) as url:
-        overrides = sandbox_base_urls(url)
         before = dict(os.environ)
-        os.environ.update(environment_names(overrides))
+        os.environ.update(environment_names(sandbox_base_urls(url)))
         os.environ.pop("CRYPTO_ASSETS_COINGECKO__API_KEY", None)
         try:
-            yield load_settings(settings.home, overrides)
+            yield load_settings(settings.home)
         finally:
             os.environ.clear()
             os.environ.update(before)

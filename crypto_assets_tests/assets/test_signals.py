@@ -86,7 +86,7 @@ def test_the_running_day_has_values_but_no_event(lab: Lab) -> None:
 def test_without_prices_the_step_says_what_to_materialize_first(lab: Lab) -> None:
     report = lab.run(["ema_signals"], TODAY)
     assert not report.succeeded
-    assert "materialize market_caps and ranks of these days first" in report.failures["ema_signals"]
+    assert "nothing of market_caps and ranks is stored" in report.failures["ema_signals"]
     assert lab.sql("SELECT count(*) AS n FROM ema_signals")["n"][0] == 0
 
 

@@ -1,5 +1,3 @@
-# ruff: noqa: DTZ001 - naive UTC is the convention of the sandbox
-
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any

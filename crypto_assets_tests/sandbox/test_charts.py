@@ -1,5 +1,3 @@
-# ruff: noqa: DTZ001 - naive UTC is the convention of the sandbox
-
 from collections.abc import Callable
 from datetime import date, datetime, timedelta, timezone
 from typing import Any

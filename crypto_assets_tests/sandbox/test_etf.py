@@ -1,5 +1,3 @@
-# ruff: noqa: DTZ001 - naive UTC is the convention of the sandbox
-
 from datetime import date, datetime, timedelta
 
 import numpy as np

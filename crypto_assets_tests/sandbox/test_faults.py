@@ -1,5 +1,3 @@
-# ruff: noqa: DTZ001 - naive UTC is the convention of the sandbox
-
 import json
 import math
 import time

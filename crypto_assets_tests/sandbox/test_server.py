@@ -1,5 +1,3 @@
-# ruff: noqa: DTZ001 - naive UTC is the convention of the sandbox
-
 import threading
 import time
 import urllib.error
