@@ -87,7 +87,7 @@ def demo(coins: int | None, days: int | None, home: Path) -> None:
 
     console = _console()
     settings = homes.demo_settings(home.absolute(), coins, days)
-    today = running.clock_of(settings).today()
+    today = settings.clock.today()
     with with_providers(settings) as active, homes.open_instance(active) as instance:
         wanted = running.unfinished(active)
         if wanted is None:
@@ -102,7 +102,7 @@ def demo(coins: int | None, days: int | None, home: Path) -> None:
                 report = running.fill(active, instance, list(TABLES), wanted, progress)
     if report and report.failures:
         _print_outcome(console, report)
-    _print_tables(console, look(settings.home), report)
+    _print_tables(console, look(settings.home, settings.clock.now()), report)
     if report:
         _print_outcome(console, report)
     _print_next_steps(console, settings.home)
@@ -130,18 +130,15 @@ def up(home: Path | None, port: int, host: str) -> None:
 @cli.command()
 @HOME
 def refresh(home: Path | None) -> None:
-    """Bring every table up to now: yesterday's close and the running day.
+    """Bring every table up to now: the running day, and what the week before still lacks.
 
     Example: crypto-assets refresh
     """
-    from crypto_assets.operations import running
-    from crypto_assets.periods import DAY
+    from crypto_assets.operations.running import refresh_range
     from crypto_assets.tables import TABLES
 
     settings = _settings(home)
-    today = running.clock_of(settings).today()
-    first = max(settings.history.start, today - DAY)
-    _fill(settings, list(TABLES), (first, today))
+    _fill(settings, list(TABLES), refresh_range(settings))
 
 
 @cli.command()
@@ -156,10 +153,9 @@ def backfill(
 
     Example: crypto-assets backfill market_caps ranks ema_signals --from 2026-06-01 --to 2026-06-30
     """
-    from crypto_assets.operations import running
 
     settings = _settings(home)
-    today = running.clock_of(settings).today()
+    today = settings.clock.today()
     _fill(settings, list(assets), (first.date(), last.date() if last else today))
 
 
@@ -197,7 +193,7 @@ def status(home: Path | None) -> None:
 
     settings = _settings(home)
     console = _console()
-    state = look(settings.home)
+    state = look(settings.home, settings.clock.now())
     _print_tables(console, state, None)
     published = state.publication
     console.print(
@@ -292,7 +288,7 @@ def _fill(settings: "Settings", tables: list[str], days: tuple[date, date]) -> N
     from crypto_assets.operations import home, running
     from crypto_assets.operations.looking import withheld
     from crypto_assets.operations.sandboxed import with_providers
-    from crypto_assets.warehouse.publishing import read_state
+    from crypto_assets.warehouse.publishing import is_behind, read_state
 
     console = _console()
     with (
@@ -307,6 +303,11 @@ def _fill(settings: "Settings", tables: list[str], days: tuple[date, date]) -> N
     publication = read_state(settings.home)
     if publication.withheld_by:
         raise click.ClickException(withheld(publication))
+    if is_behind(settings.home):
+        raise click.ClickException(
+            "the new data could not be published, readers keep what they had: 'crypto-assets "
+            "refresh' tries again, the run's log in the Dagster UI says why"
+        )
 
 
 def _console() -> "Console":
@@ -346,9 +347,9 @@ def _progress(console: "Console") -> "Iterator[Progress]":
 
 
 def _print_tables(console: "Console", state: Any, report: "RunReport | None") -> None:
-    names = ["table", "rows", "first day", "last day", "last final day", "days with gaps"]
+    names = ["table", "rows", "first day", "last day", "last final day", "unfinished days"]
     rows = [
-        [t.name, f"{t.rows:,}", t.first, t.last, t.last_final, t.days_missing_something or ""]
+        [t.name, f"{t.rows:,}", t.first, t.last, t.last_final, t.unfinished or ""]
         for t in state.tables
     ]
     if report:

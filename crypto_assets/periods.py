@@ -26,7 +26,6 @@ SNAPSHOT_CLOSE_WINDOW = timedelta(minutes=10)
 
 Session = Literal["Asia", "Europe", "US"]
 SESSIONS: tuple[Session, ...] = ("Asia", "Europe", "US")
-_SESSION_HOURS = 8
 
 
 def wall_now() -> datetime:
@@ -63,16 +62,6 @@ def close_of(day: date) -> datetime:
     return midnight(day + DAY)
 
 
-def day_closed_at(stamp: datetime) -> date:
-    """Return the day whose close a midnight stamp is: D 00:00 is the close of D-1.
-
-    Raises `ValueError` for a stamp that is not midnight.
-    """
-    if stamp != midnight(stamp.date()):
-        raise ValueError(f"{stamp} is not the close of a day: it is not midnight UTC")
-    return stamp.date() - DAY
-
-
 def is_final(period_end: datetime, observed_at: datetime, ready_after: timedelta) -> bool:
     """Tell whether a fetch begun at `observed_at` brought the final value of a period."""
     return observed_at >= period_end + ready_after
@@ -83,11 +72,6 @@ def day_closed_by_snapshot(observed_at: datetime) -> date | None:
     if observed_at - midnight(observed_at.date()) < SNAPSHOT_CLOSE_WINDOW:
         return observed_at.date() - DAY
     return None
-
-
-def session_of(open_time: datetime) -> Session:
-    """Return the trading session an hourly candle opens in: Asia 00-08, Europe 08-16, US 16-24."""
-    return SESSIONS[open_time.hour // _SESSION_HOURS]
 
 
 def days(first: date, last: date) -> Iterator[date]:

@@ -27,6 +27,8 @@ from pydantic import (
     model_validator,
 )
 
+from crypto_assets.periods import Clock
+
 PREFIX = "CRYPTO_ASSETS_"
 FILE_NAME = "crypto_assets.yaml"
 SANDBOX_PORT = 8765
@@ -263,6 +265,11 @@ class Settings(_Section):
         return filled
 
     @property
+    def clock(self) -> Clock:
+        """The time of this home."""
+        return Clock(self.sandbox.clock if self.sandbox else None)
+
+    @property
     def is_sandbox(self) -> bool:
         """Whether this home holds sandbox data."""
         return self.sandbox is not None
@@ -289,7 +296,10 @@ def load_settings(
     chosen_home = Path(wanted).absolute()
     in_home = chosen_home / FILE_NAME
     from_file = _yaml_tree(in_home) if in_home.exists() else local_file
-    tree = _merged(_merged(from_file, named), overrides or {}) | {"home": chosen_home}
+    # What a demo's home is made of must not depend on who looks at it.
+    is_sandbox = from_file.get("sandbox") is not None
+    layers = (named, from_file) if is_sandbox else (from_file, named)
+    tree = _merged(_merged(*layers), overrides or {}) | {"home": chosen_home}
     return validated(tree)
 
 

@@ -59,6 +59,8 @@ class Table:
     """The column that names the series (coin, asset) whose absence is a gap."""
     replaced_by: tuple[str, ...] = ()
     """A write replaces the stored rows that share these with a written row; `day` is the day."""
+    rows_a_day: int = 1
+    """How many rows a series has on a whole day."""
     ready_after: timedelta = periods.CANDLES_READY_AFTER
     """How long after the end of a period its final value can be had."""
     derived: bool = False
@@ -71,6 +73,11 @@ class Table:
     def all_columns(self) -> tuple[Column, ...]:
         """Content columns, then provenance."""
         return self.columns + (PROVENANCE if self.time_column else MERGED_PROVENANCE)
+
+    @property
+    def has_exactness(self) -> bool:
+        """Whether its rows say if they are exact."""
+        return "exactness" in self.content_columns
 
     @property
     def content_columns(self) -> tuple[str, ...]:
@@ -309,6 +316,7 @@ OHLC_HOURLY = Table(
     ),
     key=("open_time", "coin_id"),
     time_column="open_time",
+    rows_a_day=24,
     series_column="coin_id",
     replaced_by=("open_time", "coin_id"),
     rules=(
@@ -431,6 +439,8 @@ DAILY_SNAPSHOT = Table(
     ),
     key=("date", "coin_id"),
     time_column="date",
+    # Its slowest source are the fund flows.
+    ready_after=periods.ETF_FLOWS_READY_AFTER,
     series_column="coin_id",
     replaced_by=("date",),
     derived=True,

@@ -226,7 +226,7 @@ def test_the_instance_settings_at_the_top_are_those_the_package_ships(tmp_path: 
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
         assert not instance.telemetry_enabled
         assert instance.run_monitoring_enabled
-        assert instance.run_monitoring_max_runtime_seconds == 86400
+        assert instance.run_monitoring_max_runtime_seconds == 43200
         assert instance.run_retries_enabled
         assert not instance.run_retries_retry_on_asset_or_op_failure
         limits = instance.get_concurrency_config().run_queue_config

@@ -1,6 +1,6 @@
 """Days, windows, closes, finality and the clock, against literals and plain counting."""
 
-from datetime import date, datetime, time, timedelta, timezone
+from datetime import date, datetime, timedelta, timezone
 from itertools import pairwise
 
 import pytest
@@ -21,36 +21,6 @@ def every_day(spans: list[tuple[date, date]]) -> list[date]:
         for first, last in spans
         for n in range(first.toordinal(), last.toordinal() + 1)
     ]
-
-
-@pytest.mark.parametrize(
-    ("stamp", "closed"),
-    [
-        (datetime(2024, 1, 11), date(2024, 1, 10)),
-        (datetime(2024, 1, 1), date(2023, 12, 31)),
-        (datetime(2024, 3, 1), date(2024, 2, 29)),
-        (datetime(2023, 3, 1), date(2023, 2, 28)),
-        (datetime(2024, 2, 29), date(2024, 2, 28)),
-    ],
-)
-def test_a_midnight_stamp_is_the_close_of_the_day_before(stamp: datetime, closed: date) -> None:
-    assert periods.day_closed_at(stamp) == closed
-    assert periods.close_of(closed) == stamp
-
-
-@settings(deadline=None)
-@given(INSTANTS.filter(lambda stamp: stamp.time() != time()))
-def test_a_stamp_off_midnight_closes_no_day(stamp: datetime) -> None:
-    with pytest.raises(ValueError, match="not midnight"):
-        periods.day_closed_at(stamp)
-
-
-@settings(deadline=None)
-@given(DAYS)
-def test_a_day_ends_where_the_next_begins(day: date) -> None:
-    assert periods.midnight(day) == datetime(day.year, day.month, day.day)
-    assert periods.close_of(day) == periods.midnight(day) + timedelta(hours=24)
-    assert periods.day_closed_at(periods.close_of(day)) == day
 
 
 @settings(deadline=None)
@@ -134,13 +104,6 @@ def test_a_day_is_final_from_the_moment_its_provider_is_ready(
     close = datetime(2024, 3, 1)
     assert periods.is_final(close, first_final, ready_after)
     assert not periods.is_final(close, first_final - timedelta(microseconds=1), ready_after)
-
-
-@settings(deadline=None)
-@given(INSTANTS)
-def test_sessions_are_asia_europe_and_us_in_eight_hours_each(opened: datetime) -> None:
-    expected = ["Asia"] * 8 + ["Europe"] * 8 + ["US"] * 8
-    assert periods.session_of(opened) == expected[opened.hour]
 
 
 def test_a_frozen_clock_stands_still() -> None:

@@ -81,10 +81,21 @@ def test_the_schedules_run_when_the_design_says() -> None:
     assert schedules.etf_flows == "30 9 * * *"
 
 
+def test_what_a_sandbox_home_is_made_of_does_not_depend_on_who_looks_at_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    in_file("universe: {tracked: 10}\nsandbox: {seed: 1}")
+    monkeypatch.setenv("CRYPTO_ASSETS_UNIVERSE__TRACKED", "30")
+    monkeypatch.setenv("CRYPTO_ASSETS_FARSIDE__BASE_URL", "http://127.0.0.1:1")
+    settings = load_settings()
+    assert settings.universe.tracked == 10
+    assert settings.farside.base_url == "http://127.0.0.1:1"
+
+
 def test_environment_wins_over_dotenv_over_file_over_default(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    in_file("universe: {tracked: 10}\nfetch: {threads: 2, timeout_seconds: 5}\nsandbox: {seed: 1}")
+    in_file("universe: {tracked: 10}\nfetch: {threads: 2, timeout_seconds: 5}")
     Path(".env").write_text("CRYPTO_ASSETS_UNIVERSE__TRACKED=20\nCRYPTO_ASSETS_FETCH__THREADS=4\n")
     monkeypatch.setenv("CRYPTO_ASSETS_UNIVERSE__TRACKED", "30")
     settings = load_settings()

@@ -10,7 +10,7 @@ from crypto_assets.assets.days import begun_days
 from crypto_assets.assets.fetching import failure
 from crypto_assets.assets.histories import Route, fetch_histories
 from crypto_assets.assets.platform import Platform
-from crypto_assets.assets.universe import Tracked, top_by_market_cap, tracked_by_day, unsettled
+from crypto_assets.assets.universe import Tracked, choose, tracked_by_day
 from crypto_assets.calculations import candles
 from crypto_assets.providers import routes
 from crypto_assets.providers.errors import ProviderError
@@ -44,8 +44,7 @@ def _candles(platform: Platform, first: date, last: date, route: Route) -> Itera
             # A call a coin and day would eat a free plan's month.
             headline = frozenset(platform.settings.universe.headline)
             tracked = {day: Tracked(headline, t.is_point_in_time) for day, t in tracked.items()}
-        wanted = unsettled(platform.warehouse, route.table, tracked)
-        yield from fetch_histories(platform, wanted, route)
+        yield from fetch_histories(platform, tracked, route)
     except ProviderError as error:
         raise failure(error) from None
 
@@ -57,7 +56,7 @@ def _tracked(platform: Platform, first: date, last: date) -> dict[date, Tracked]
         return known
     universe = platform.settings.universe
     markets = platform.coingecko.all_markets(universe.tracked, also=universe.always)
-    largest = top_by_market_cap(markets.data.frame, universe.tracked, universe.always)
+    largest = choose(markets.data.frame, universe.tracked, universe.always)
     return tracked_by_day(platform.warehouse, first, last, known_today=largest)
 
 

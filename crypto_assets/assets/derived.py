@@ -1,5 +1,6 @@
 """What calculated rows have in common: where they come from and when their inputs are complete."""
 
+from collections.abc import Sequence
 from datetime import date
 
 import dagster as dg
@@ -9,11 +10,14 @@ from crypto_assets.assets.platform import Platform
 from crypto_assets.tables import Table
 
 
-def complete_days(platform: Platform, table: Table, first: date, last: date) -> list[pd.Timestamp]:
-    """Return the days on which every tracked series of a table is there and final."""
+def complete_days(
+    platform: Platform, tables: Sequence[Table], first: date, last: date
+) -> list[pd.Timestamp]:
+    """Return the days that are final in all of the tables."""
     rows = platform.warehouse.query(
-        "SELECT date FROM coverage WHERE table_name = ? AND is_final AND date BETWEEN ? AND ?",
-        [table.name, first, last],
+        "SELECT date FROM coverage WHERE list_contains(?, table_name) AND is_final "
+        "AND date BETWEEN ? AND ? GROUP BY date HAVING count(*) = ?",
+        [[table.name for table in tables], first, last, len(tables)],
         purpose="reading coverage",
     )
     return list(rows["date"])

@@ -11,14 +11,20 @@ from typing import Generic, TypeVar
 
 import dagster as dg
 
-from crypto_assets.providers.errors import ContractError, PermanentError, ProviderError
+from crypto_assets.providers.errors import (
+    PERMANENT_CODES,
+    ContractError,
+    PermanentError,
+    ProviderError,
+    TransientError,
+)
 
 T = TypeVar("T")
 
-# With nothing answered and this many failed, the provider is down rather than a coin.
+# With nothing answered and this many failed to, the provider is down rather than a coin.
 HOPELESS_AFTER = 3
 # Statuses that tell of a key, a plan or a block: every other coin would meet them too.
-_WHOLE_PROVIDER = frozenset({None, 400, 401, 403})
+_WHOLE_PROVIDER = frozenset({None, 401, 403})
 
 
 @dataclass
@@ -51,8 +57,9 @@ def fetch_each(series: Iterable[str], fetch: Callable[[str], T], threads: int) -
 
 def concerns_all(error: ProviderError) -> bool:
     """Tell whether an error would meet every other series too."""
-    is_permanent = isinstance(error, PermanentError) and not isinstance(error, ContractError)
-    return is_permanent and error.status in _WHOLE_PROVIDER
+    if isinstance(error, ContractError) or not isinstance(error, PermanentError):
+        return False
+    return error.code in PERMANENT_CODES or error.status in _WHOLE_PROVIDER
 
 
 def failure(error: ProviderError) -> dg.Failure:
@@ -82,6 +89,7 @@ def _take(future: Future[T], name: str, outcome: Outcome[T]) -> None:
         outcome.answered[name] = future.result()
     except ProviderError as error:
         outcome.failed[name] = error
-        nobody = not outcome.answered and len(outcome.failed) >= HOPELESS_AFTER
+        unanswered = [e for e in outcome.failed.values() if isinstance(e, TransientError)]
+        nobody = not outcome.answered and len(unanswered) >= HOPELESS_AFTER
         if nobody or concerns_all(error):
             raise

@@ -39,15 +39,33 @@ def _etf_flows(platform: Platform, first: date, last: date) -> Iterator[Batch]:
     for asset, fetched in outcome.answered.items():
         yield _batch(asset, fetched, first, last)
     for asset, error in outcome.failed.items():
-        asked = [day for day in days(first, last) if day.weekday() < _SATURDAY]
-        gaps = [Gap(asset, day, "missing", error.problem) for day in asked]
-        yield Batch(pd.DataFrame(), Inspection({asset: asked}, gaps))
+        lacking = _lacking(platform, asset, first, last)
+        gaps = [Gap(asset, day, "missing", error.problem) for day in lacking]
+        yield Batch(pd.DataFrame(), Inspection({asset: lacking}, gaps))
     fail_if_too_much_missing(
         "etf_flows",
         outcome.failed,
         len(ASSETS),
         platform.settings.fetch.max_missing_share,
     )
+
+
+def _lacking(platform: Platform, asset: str, first: date, last: date) -> list[date]:
+    """Return the weekdays that are due and have no stored flows; what is stored stays as it is."""
+    stored = platform.warehouse.query(
+        "SELECT DISTINCT date FROM etf_flows WHERE asset = ? AND date BETWEEN ? AND ?",
+        [asset, first, last],
+        purpose="reading flows",
+    )
+    present = set(stored["date"].dt.date)
+    now = platform.clock.now()
+    return [
+        day
+        for day in days(first, last)
+        if day.weekday() < _SATURDAY
+        and day not in present
+        and is_final(close_of(day), now, ETF_FLOWS.ready_after)
+    ]
 
 
 def _batch(asset: str, fetched: Fetched[EtfFlows], first: date, last: date) -> Batch:
@@ -63,15 +81,18 @@ def _batch(asset: str, fetched: Fetched[EtfFlows], first: date, last: date) -> B
         observed_at=fetched.observed_at,
         raw_id=fetched.raw_id,
     )
-    asked = list(days(first, last))
     present = set(rows["date"].dt.date)
-    gaps = [
-        _gap(asset, day, fetched, known)
-        for day in asked
-        if day not in present
-        and is_final(close_of(day), fetched.observed_at, ETF_FLOWS.ready_after)
+    due = [
+        day
+        for day in days(first, last)
+        if is_final(close_of(day), fetched.observed_at, ETF_FLOWS.ready_after)
     ]
-    return Batch(rows, Inspection({asset: asked}, gaps))
+    gaps = [_gap(asset, day, fetched, known) for day in due if day not in present]
+    inspection = Inspection({asset: sorted(present | set(due))}, gaps)
+    # Of a day that every fund has reported, the page tells all there is: a fund that is not on it
+    # any more was renamed, and would count twice.
+    whole = rows.loc[complete, ["date", "asset"]].drop_duplicates()
+    return Batch(rows, inspection, whole)
 
 
 def _gap(asset: str, day: date, fetched: Fetched[EtfFlows], known: pd.DataFrame) -> Gap:

@@ -5,12 +5,13 @@ Shared by every table that is filled coin by coin. What a row looks like is each
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 
 import pandas as pd
 
 from crypto_assets.assets.fetching import Outcome, fail_if_too_much_missing, fetch_each
 from crypto_assets.assets.platform import Platform
+from crypto_assets.assets.universe import Tracked, unsettled
 from crypto_assets.periods import close_of, is_final, windows
 from crypto_assets.providers import routes
 from crypto_assets.providers.coingecko import CoinGecko
@@ -18,8 +19,13 @@ from crypto_assets.providers.errors import ProviderError
 from crypto_assets.providers.http import Fetched
 from crypto_assets.providers.plans import Plan
 from crypto_assets.tables import Table
-from crypto_assets.warehouse.gaps import Gap, GapState, Inspection
+from crypto_assets.warehouse.gaps import Gap, Inspection
 from crypto_assets.warehouse.writer import Batch
+
+# How long a provider may be late before a day is taken for one it does not have.
+GRACE = timedelta(hours=48)
+# When as many coins were asked and none has anything, the provider is at fault rather than they.
+_SILENCE = 3
 
 WantedDays = Mapping[str, Sequence[date]]
 Answer = tuple[routes.Call, Fetched[pd.DataFrame]]
@@ -40,30 +46,50 @@ class Route:
     window_days: Callable[[Plan], int]
 
 
-def fetch_histories(platform: Platform, wanted: WantedDays, route: Route) -> Iterator[Batch]:
-    """Yield what the provider has of the wanted days, a batch for each window of days.
+def fetch_histories(
+    platform: Platform, tracked: Mapping[date, Tracked], route: Route
+) -> Iterator[Batch]:
+    """Yield what the provider has of the tracked days that are not settled, a window at a time.
 
-    Raises `dagster.Failure` after the last batch when too many coins are missing, and
-    `ProviderError` at once when the provider as a whole is out of reach.
+    Raises `dagster.Failure` after the last batch when too many of the tracked coins are missing,
+    and `ProviderError` at once when the provider as a whole is out of reach.
     """
-    failed: dict[str, ProviderError] = {}
+    wanted = unsettled(
+        platform.warehouse, route.table, tracked, wants_exact=platform.plan.has_ohlc_range
+    )
     wanted_days = [day for of_coin in wanted.values() for day in of_coin]
     if not wanted_days:
         return
-    for first, last in windows(
-        min(wanted_days), max(wanted_days), route.window_days(platform.plan)
-    ):
+    failed: dict[str, ProviderError] = {}
+    first, last = min(wanted_days), max(wanted_days)
+    for start, end in windows(first, last, route.window_days(platform.plan)):
         within = {
             coin: in_window
             for coin, of_coin in wanted.items()
-            if (in_window := [day for day in of_coin if first <= day <= last])
+            if (in_window := [day for day in of_coin if start <= day <= end])
         }
         batch, outcome = _fetch_window(platform, within, route)
         failed |= outcome.failed
         yield batch
+    coins = {coin for of_day in tracked.values() for coin in of_day.coins}
     fail_if_too_much_missing(
-        route.table.name, failed, len(wanted), platform.settings.fetch.max_missing_share
+        route.table.name, failed, len(coins), platform.settings.fetch.max_missing_share
     )
+
+
+@dataclass
+class _Found:
+    """What one coin's answers brought: its rows, and until when the provider has anything."""
+
+    rows: pd.DataFrame | None = None
+    seen_until: datetime | None = None
+
+    def whole_days(self, table: Table) -> set[date]:
+        """Return the days that have all their rows."""
+        if self.rows is None:
+            return set()
+        counts = self.rows.groupby("day").size()
+        return {stamp.date() for stamp in counts.index[counts >= table.rows_a_day]}
 
 
 def _fetch_window(
@@ -81,21 +107,26 @@ def _fetch_window(
 
     asked = [coin for coin, of_coin in reachable.items() if of_coin]
     outcome = fetch_each(asked, fetch, platform.settings.fetch.threads)
-    frames: list[pd.DataFrame] = []
+    found = {
+        coin: _found(coin, wanted[coin], outcome.answered.get(coin, []), route) for coin in wanted
+    }
+    nobody = len(asked) >= _SILENCE and not any(of.seen_until for of in found.values())
+    inspected: dict[str, list[date]] = {}
     gaps: list[Gap] = []
-    for coin, of_coin in wanted.items():
-        rows = _rows_of(coin, of_coin, outcome.answered.get(coin, []), route)
-        present = set(rows["day"].dt.date) if rows is not None else set()
-        if rows is not None:
-            frames.append(rows.drop(columns=["day", "ends_at"]))
-        gaps += [
-            Gap(coin, day, *_why_absent(day, outcome.failed.get(coin), oldest, plan))
-            for day in of_coin
-            # What is not due yet is no gap.
-            if day not in present and is_final(close_of(day), now, route.table.ready_after)
-        ]
-    found = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
-    return Batch(found, Inspection(wanted, gaps)), outcome
+    for coin, of_coin in found.items():
+        whole = of_coin.whole_days(route.table)
+        # What is not due yet is neither there nor missing: what is known of it stays.
+        due = [d for d in wanted[coin] if is_final(close_of(d), now, route.table.ready_after)]
+        inspected[coin] = sorted(whole | set(due))
+        for day in set(due) - whole:
+            error = outcome.failed.get(coin)
+            reason = _older(day, oldest, plan) or (_told(error) if error else None)
+            gaps.append(_gap(coin, day, reason, of_coin.seen_until, now, nobody))
+    frames = [
+        of.rows.drop(columns=["day", "ends_at"]) for of in found.values() if of.rows is not None
+    ]
+    rows = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+    return Batch(rows, Inspection(inspected, gaps)), outcome
 
 
 def ask(coingecko: CoinGecko, coin: str, call: routes.Call) -> Fetched[pd.DataFrame]:
@@ -111,14 +142,16 @@ def ask(coingecko: CoinGecko, coin: str, call: routes.Call) -> Fetched[pd.DataFr
     return coingecko.market_chart_range(coin, call.start, call.end, interval=call.interval)
 
 
-def _rows_of(
-    coin: str, wanted: Sequence[date], answers: Sequence[Answer], route: Route
-) -> pd.DataFrame | None:
-    """Return a coin's rows of the wanted days with their provenance; none where there are none."""
+def _found(coin: str, wanted: Sequence[date], answers: Sequence[Answer], route: Route) -> _Found:
+    """Return a coin's rows of the wanted days with their provenance."""
+    found = _Found()
     frames = []
     for call, answer in answers:
         rows = route.rows(call, answer)
         rows["day"] = rows[route.table.time_column].dt.normalize()
+        if len(rows):
+            until = rows["ends_at"].max().to_pydatetime()
+            found.seen_until = max(found.seen_until or until, until)
         # An answer reaches beyond its days, where it is cut off or another call knows better.
         mine = [day for day in wanted if call.first <= day <= call.last]
         rows = rows[rows["day"].isin(pd.to_datetime(mine))]
@@ -133,21 +166,38 @@ def _rows_of(
             )
         )
     frames = [frame for frame in frames if len(frame)]
-    if not frames:
+    if frames:
+        joined = pd.concat(frames, ignore_index=True)
+        if "exactness" in joined:
+            # 'approximate' sorts before 'exact': where both brought a candle, the true one stays.
+            joined = joined.sort_values("exactness", kind="stable")
+        found.rows = joined.drop_duplicates(list(route.table.key), keep="last")
+    return found
+
+
+def _gap(
+    coin: str,
+    day: date,
+    reason: str | None,
+    seen_until: datetime | None,
+    now: datetime,
+    nobody: bool,
+) -> Gap:
+    """Say whether a day will still come: only a later day, or time, shows that it will not."""
+    if reason is not None:
+        return Gap(coin, day, "missing", reason)
+    overtaken = seen_until is not None and seen_until > close_of(day)
+    if overtaken or (now - close_of(day) >= GRACE and not nobody):
+        return Gap(coin, day, "no_data_at_provider", "the provider has no value")
+    return Gap(coin, day, "missing", "not at the provider yet")
+
+
+def _older(day: date, oldest: date, plan: Plan) -> str | None:
+    if day >= oldest:
         return None
-    joined = pd.concat(frames, ignore_index=True)
-    if "exactness" in joined:
-        # 'approximate' sorts before 'exact': where both brought a candle, the true one stays.
-        joined = joined.sort_values("exactness", kind="stable")
-    return joined.drop_duplicates(list(route.table.key), keep="last")
+    return f"older than the {plan.history_days} days of the plan '{plan.name}'"
 
 
-def _why_absent(
-    day: date, error: ProviderError | None, oldest: date, plan: Plan
-) -> tuple[GapState, str]:
-    if day < oldest:
-        return "missing", f"older than the {plan.history_days} days of the plan '{plan.name}'"
-    if error is not None:
-        status = f" (HTTP {error.status})" if error.status else ""
-        return "missing", f"{error.problem}{status}"
-    return "no_data_at_provider", "the provider has no value"
+def _told(error: ProviderError) -> str:
+    status = f" (HTTP {error.status})" if error.status else ""
+    return f"{error.problem}{status}"

@@ -1,6 +1,7 @@
 """coin_list, market_caps and ranks: which coins there are, what they are worth, who is larger."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date
 
 import dagster as dg
@@ -11,7 +12,13 @@ from crypto_assets.assets.derived import complete_days, derived_rows, refuse_wit
 from crypto_assets.assets.fetching import failure
 from crypto_assets.assets.histories import Route, fetch_histories
 from crypto_assets.assets.platform import Platform
-from crypto_assets.assets.universe import Tracked, top_by_market_cap, tracked_by_day, unsettled
+from crypto_assets.assets.universe import (
+    Tracked,
+    choose,
+    coins_with_rows,
+    tracked_by_day,
+    unsettled,
+)
 from crypto_assets.calculations.coins import merge_coin_list
 from crypto_assets.calculations.ranks import rank_by_market_cap
 from crypto_assets.periods import DAY, day_closed_by_snapshot
@@ -58,7 +65,7 @@ def ranks(
     ranked = rank_by_market_cap(market_caps)
     ranked = ranked[ranked["date"].between(pd.Timestamp(first), pd.Timestamp(last))]
     refuse_without_inputs(ranked, "market_caps", first, last)
-    complete = complete_days(platform, MARKET_CAPS, first, last)
+    complete = complete_days(platform, [MARKET_CAPS], first, last)
     return derived_rows(ranked, RANKS, platform).assign(
         is_final=ranked["date"].isin(complete), materialized_at=market_caps.attrs[READ_AT]
     )
@@ -71,26 +78,30 @@ def _market_caps(platform: Platform, first: date, last: date) -> Iterator[Batch]
         all_known = len(known) == (last - first).days + 1
         snapshot_days = {now.date(), day_closed_by_snapshot(now)}
         if not all_known or any(day and first <= day <= last for day in snapshot_days):
-            snapshot = _snapshot(platform, known)
+            snapshot = _snapshot(platform, now.date())
             yield from _from_snapshot(platform, snapshot, first, last)
-            today = _largest(platform, snapshot)
+            today = _chosen(platform, snapshot)
             known = tracked_by_day(platform.warehouse, first, last, known_today=today)
         closed = {day: tracked for day, tracked in known.items() if day < now.date()}
-        wanted = unsettled(platform.warehouse, MARKET_CAPS, closed)
-        yield from fetch_histories(platform, wanted, _history_route(known))
+        yield from fetch_histories(platform, closed, _history_route(known))
     except ProviderError as error:
         raise failure(error) from None
 
 
-def _snapshot(platform: Platform, known: dict[date, Tracked]) -> Fetched[MarketsPage]:
+def _snapshot(platform: Platform, today: date) -> Fetched[MarketsPage]:
+    """Fetch the largest coins, and by name those of yesterday and today that rank lower."""
     universe = platform.settings.universe
+    known = tracked_by_day(platform.warehouse, today - DAY, today)
     also = {coin for tracked in known.values() for coin in tracked.coins} | set(universe.always)
     return platform.coingecko.all_markets(universe.tracked, also=also)
 
 
-def _largest(platform: Platform, snapshot: Fetched[MarketsPage]) -> frozenset[str]:
-    universe = platform.settings.universe
-    return top_by_market_cap(snapshot.data.frame, universe.tracked, universe.always)
+def _chosen(platform: Platform, snapshot: Fetched[MarketsPage]) -> frozenset[str]:
+    """Return the coins to track on the day a snapshot was taken."""
+    universe, today = platform.settings.universe, snapshot.observed_at.date()
+    # A coin that was there two days ago and is not now may be back tomorrow; later it is dead.
+    lately = coins_with_rows(platform.warehouse, today - 2 * DAY, today - DAY)
+    return choose(snapshot.data.frame, universe.tracked, universe.always, lately)
 
 
 def _from_snapshot(
@@ -98,15 +109,17 @@ def _from_snapshot(
 ) -> Iterator[Batch]:
     """Yield the running day and, just after midnight, the close of the day before.
 
-    A day's universe is fixed by its first snapshot: what is stored of a day wins.
+    A day's universe is fixed by its first snapshot: what is stored of a day wins. So does a close
+    that an earlier snapshot brought.
     """
-    for day in (day_closed_by_snapshot(snapshot.observed_at), snapshot.observed_at.date()):
+    today = snapshot.observed_at.date()
+    for day in (day_closed_by_snapshot(snapshot.observed_at), today):
         if day is not None and first <= day <= last:
             known = tracked_by_day(platform.warehouse, day, day).get(day)
-            is_running = day == snapshot.observed_at.date()
-            if known is None or (is_running and not known.is_stored):
-                known = Tracked(_largest(platform, snapshot), is_point_in_time=is_running)
-            yield _snapshot_batch(snapshot, day, known)
+            if known is None or (day == today and not known.is_stored):
+                known = Tracked(_chosen(platform, snapshot), is_point_in_time=day == today)
+            closed = unsettled(platform.warehouse, MARKET_CAPS, {day: known})
+            yield _snapshot_batch(snapshot, day, replace(known, coins=frozenset(closed)))
 
 
 def _snapshot_batch(snapshot: Fetched[MarketsPage], day: date, tracked: Tracked) -> Batch:

@@ -9,7 +9,6 @@ from functools import cached_property
 
 import dagster as dg
 
-from crypto_assets.periods import Clock
 from crypto_assets.providers.alternative_me import FearGreed
 from crypto_assets.providers.coingecko import CoinGecko, auth_headers
 from crypto_assets.providers.farside import Farside
@@ -26,7 +25,7 @@ class Platform:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.clock = Clock(settings.sandbox.clock if settings.sandbox else None)
+        self.clock = settings.clock
         self.warehouse = Warehouse.of(settings)
         self._clients: list[HttpClient] = []
         self._limiters: list[SharedLimiter] = []
@@ -60,16 +59,6 @@ class Platform:
     def farside(self) -> Farside:
         """The Farside client."""
         return Farside(self._client("farside", self.settings.farside.base_url))
-
-    @property
-    def calls(self) -> int:
-        """Requests sent so far, retries included."""
-        return sum(client.calls for client in self._clients)
-
-    @property
-    def credits(self) -> int:
-        """CoinGecko answers that cost a credit so far."""
-        return sum(c.credits for c in self._clients if c.provider == "coingecko")
 
     def close(self) -> None:
         """Close every connection that was opened."""

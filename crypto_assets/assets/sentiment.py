@@ -1,5 +1,7 @@
 """fear_greed: one number a day for the mood of the market."""
 
+from datetime import date
+
 import dagster as dg
 import pandas as pd
 
@@ -36,11 +38,20 @@ def fear_greed(
         raw_id=fetched.raw_id,
     )
     present = set(rows["date"].dt.date)
-    asked = list(days(first, last))
-    gaps = [
-        Gap(SERIES, day, "no_data_at_provider", "the provider has no value")
-        for day in asked
-        if day not in present
-        and is_final(close_of(day), fetched.observed_at, FEAR_GREED.ready_after)
+    due = [
+        day
+        for day in days(first, last)
+        if is_final(close_of(day), fetched.observed_at, FEAR_GREED.ready_after)
     ]
-    return dg.MaterializeResult(value=Batch(rows, Inspection({SERIES: asked}, gaps)))
+    newest = history["date"].max().date()
+    gaps = [_gap(day, newest) for day in due if day not in present]
+    return dg.MaterializeResult(
+        value=Batch(rows, Inspection({SERIES: sorted(present | set(due))}, gaps))
+    )
+
+
+def _gap(day: date, newest: date) -> Gap:
+    """Say whether a day will still come: one that the provider has gone past will not."""
+    if newest > day:
+        return Gap(SERIES, day, "no_data_at_provider", "the provider has no value")
+    return Gap(SERIES, day, "missing", "not at the provider yet")

@@ -8,7 +8,7 @@ from crypto_assets.assets.derived import complete_days, derived_rows, refuse_wit
 from crypto_assets.assets.platform import Platform
 from crypto_assets.calculations import signals
 from crypto_assets.periods import wall_now
-from crypto_assets.tables import EMA_SIGNALS, RANKS
+from crypto_assets.tables import EMA_SIGNALS, MARKET_CAPS, RANKS
 
 _HISTORY = """
 SELECT date, coin_id, price_usd, is_final, observed_at
@@ -30,13 +30,13 @@ def ema_signals(
     first, last = asked_days(context)
     asked = {"first": first, "last": last}
     history = platform.warehouse.query(_HISTORY, asked, purpose="reading price histories")
-    members = platform.warehouse.query(_MEMBERS, {"first": first, "last": last})
+    members = platform.warehouse.query(_MEMBERS, asked, purpose="reading ranks")
     pairs = [signals.SpanPair(*spans) for spans in platform.settings.signals.span_pairs]
     refuse_without_inputs(members, "market_caps and ranks", first, last)
     computed = signals.ema_signals(history, pairs)
     rows = computed.merge(members, on=["date", "coin_id"])
     rows = rows.merge(history[["date", "coin_id", "is_final", "observed_at"]])
-    complete = complete_days(platform, RANKS, first, last)
+    complete = complete_days(platform, [MARKET_CAPS, RANKS], first, last)
     return derived_rows(rows, EMA_SIGNALS, platform).assign(
         is_final=rows["is_final"] & rows["date"].isin(complete), materialized_at=started_at
     )

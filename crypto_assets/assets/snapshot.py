@@ -16,8 +16,10 @@ from crypto_assets.calculations.snapshot import (
     daily_snapshot as snapshot_of,
 )
 from crypto_assets.periods import DAY, wall_now
-from crypto_assets.tables import DAILY_SNAPSHOT, RANKS
+from crypto_assets.tables import DAILY_SNAPSHOT
+from crypto_assets.warehouse.staleness import INPUTS
 
+_SOURCES = [needed.table for needed in INPUTS[DAILY_SNAPSHOT.name]]
 _CLOSES = """
 SELECT date, coin_id, price_usd, market_cap_usd, is_final, is_point_in_time, observed_at
 FROM market_caps WHERE date BETWEEN $before AND $last
@@ -45,7 +47,7 @@ def daily_snapshot(
     rows = snapshot_of(_inputs(platform, first, last))
     rows = rows[rows["date"] >= pd.Timestamp(first)]
     refuse_without_inputs(rows, "market_caps", first, last)
-    complete = complete_days(platform, RANKS, first, last)
+    complete = complete_days(platform, _SOURCES, first, last)
     return derived_rows(rows, DAILY_SNAPSHOT, platform).assign(
         is_final=rows["date"].isin(complete), materialized_at=started_at
     )

@@ -3,7 +3,7 @@
 The tracked set of a day is stored with it: its rows in `market_caps` and its gaps. No fetching.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -16,10 +16,21 @@ from crypto_assets.warehouse.schema import day_of
 from crypto_assets.warehouse.session import quoted
 from crypto_assets.warehouse.warehouse import Warehouse
 
+# Of the days asked for, and of the nearest day chosen in time on either side of them.
 _STORED = f"""
-SELECT date, coin_id, is_point_in_time FROM market_caps
-UNION ALL
-SELECT day, series, NULL FROM ({gap_days_sql()}) WHERE table_name = 'market_caps'
+WITH near AS (
+    SELECT max(date) FILTER (date < $first) AS before, min(date) FILTER (date > $last) AS after
+    FROM market_caps WHERE is_point_in_time
+),
+stored AS (
+    SELECT date, coin_id, is_point_in_time FROM market_caps
+    UNION ALL
+    SELECT day, series, NULL FROM ({gap_days_sql()}) WHERE table_name = 'market_caps'
+)
+SELECT date, list(DISTINCT coin_id), coalesce(bool_or(is_point_in_time), false)
+FROM stored, near
+WHERE date BETWEEN $first AND $last OR date = before OR date = after
+GROUP BY date
 """
 
 
@@ -40,7 +51,7 @@ def tracked_by_day(
     A stored day keeps its set. Another one takes the last set chosen in time before it, else the
     first one after it, else `known_today`; the latter two are not point in time.
     """
-    stored = _stored(warehouse)
+    stored = _stored(warehouse, first, last)
     chosen = sorted(day for day, tracked in stored.items() if tracked.is_point_in_time)
     fallback = (
         Tracked(frozenset(known_today), is_point_in_time=False) if known_today is not None else None
@@ -60,22 +71,21 @@ def _nearest(stored: dict[date, Tracked], chosen: Sequence[date], day: date) -> 
     return Tracked(stored[chosen[0]].coins, is_point_in_time=False) if chosen else None
 
 
-def _stored(warehouse: Warehouse) -> dict[date, Tracked]:
+def _stored(warehouse: Warehouse, first: date, last: date) -> dict[date, Tracked]:
     with warehouse.session("reading the universe") as connection:
-        rows = connection.execute(
-            "SELECT date, list(DISTINCT coin_id), coalesce(bool_or(is_point_in_time), false) "
-            f"FROM ({_STORED}) GROUP BY date"
-        ).fetchall()
+        rows = connection.execute(_STORED, {"first": first, "last": last}).fetchall()
     return {day: Tracked(frozenset(coins), in_time, is_stored=True) for day, coins, in_time in rows}
 
 
 def unsettled(
-    warehouse: Warehouse, table: Table, wanted: dict[date, Tracked]
+    warehouse: Warehouse, table: Table, wanted: Mapping[date, Tracked], *, wants_exact: bool = False
 ) -> dict[str, list[date]]:
     """Return, by coin, the days that are neither stored final nor known to have no data.
 
-    A day is settled once its rows are final and some were observed after its close.
+    A day is settled once all its rows are final and some were observed after its close; where
+    `wants_exact`, candles have to be exact ones too.
     """
+    exact = "AND bool_and(exactness = 'exact')" if wants_exact and table.has_exactness else ""
     pairs = pd.DataFrame(
         [(day, coin) for day, tracked in wanted.items() for coin in tracked.coins],
         columns=["day", "coin_id"],
@@ -91,6 +101,7 @@ def unsettled(
                 SELECT coin_id, {day_of(table)} AS day FROM {quoted(table.name)}
                 GROUP BY ALL
                 HAVING bool_and(is_final) AND max(observed_at) >= day + INTERVAL 1 DAY
+                    AND count(*) >= {table.rows_a_day} {exact}
             ) AS settled ON settled.coin_id = pairs.coin_id AND settled.day = pairs.day
             ANTI JOIN (SELECT * FROM gaps WHERE table_name = ? AND state = 'no_data_at_provider')
                 AS hopeless ON hopeless.series = pairs.coin_id
@@ -104,7 +115,25 @@ def unsettled(
     return found
 
 
-def top_by_market_cap(markets: pd.DataFrame, tracked: int, always: Sequence[str]) -> frozenset[str]:
-    """Return the `tracked` largest coins of a market snapshot and those always tracked."""
+def choose(
+    markets: pd.DataFrame, tracked: int, always: Sequence[str], lately: Iterable[str] = ()
+) -> frozenset[str]:
+    """Return the `tracked` largest coins of a market snapshot and those always tracked.
+
+    Coins tracked `lately` that the snapshot lacks keep their places: absence from one answer says
+    nothing about their size.
+    """
+    absent = set(lately) - set(markets["coin_id"])
     ordered = markets.sort_values(["market_cap_usd", "coin_id"], ascending=[False, True])
-    return frozenset([*ordered.head(tracked)["coin_id"], *always])
+    largest = ordered.head(max(0, tracked - len(absent - set(always))))["coin_id"]
+    return frozenset([*largest, *absent, *always])
+
+
+def coins_with_rows(warehouse: Warehouse, first: date, last: date) -> frozenset[str]:
+    """Return the coins that have a stored close on a day of [first, last]."""
+    rows = warehouse.query(
+        "SELECT DISTINCT coin_id FROM market_caps WHERE date BETWEEN ? AND ?",
+        [first, last],
+        purpose="reading the universe",
+    )
+    return frozenset(rows["coin_id"])

@@ -15,6 +15,8 @@ from crypto_assets.warehouse.io_manager import RANGE_TAGS
 if TYPE_CHECKING:
     from crypto_assets.automation.jobs import AssetJob
 
+# A machine that was off for a holiday week catches up by itself.
+CATCH_UP_DAYS = 7
 # Four weeks of trading days, and one for the holidays around the turn of the year.
 _ETF_LOOK_BACK = timedelta(days=35)
 
@@ -48,8 +50,8 @@ def fear_greed_tick(at: datetime) -> Tick:
 
 
 def daily_close_tick(at: datetime) -> Tick:
-    """Ask for yesterday."""
-    return Tick(at.date() - DAY, at.date() - DAY, jobs.DAILY_CLOSE.tables)
+    """Ask for yesterday, and for what the days before still lack; final days cost no call."""
+    return Tick(at.date() - CATCH_UP_DAYS * DAY, at.date() - DAY, jobs.DAILY_CLOSE.tables)
 
 
 def etf_flows_tick(at: datetime) -> Tick:

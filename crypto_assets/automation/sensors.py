@@ -7,7 +7,6 @@ import dagster as dg
 
 from crypto_assets.automation import jobs
 from crypto_assets.automation.schedules import range_tags
-from crypto_assets.periods import Clock
 from crypto_assets.settings import Settings
 from crypto_assets.warehouse.errors import WarehouseError
 from crypto_assets.warehouse.staleness import impatient, recalculation
@@ -56,14 +55,15 @@ def request_for_stale_days(settings: Settings) -> dg.RunRequest | dg.SkipReason:
     warehouse = Warehouse.of(settings)
     if not warehouse.path.exists():
         return dg.SkipReason("Nothing is stored yet.")
-    clock = Clock(settings.sandbox.clock if settings.sandbox else None)
     try:
-        needed = recalculation(impatient(warehouse), clock.now())
+        needed = recalculation(impatient(warehouse), settings.clock.now())
     except WarehouseError as error:
         return dg.SkipReason(str(error))
     if needed is None:
         return dg.SkipReason("Everything calculated is newer than what it is made of.")
     return dg.RunRequest(
+        # Asked for once: what fails is asked for again when there is something new to go by.
+        run_key=f"{needed.first} {needed.last} {needed.tables} {needed.newest_input_at}",
         asset_selection=[dg.AssetKey(name) for name in needed.tables],
         tags=range_tags(needed.first, needed.last),
     )

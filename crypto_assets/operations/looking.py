@@ -1,13 +1,14 @@
 """What a home holds: tables, gaps, publication and runs. Reads only."""
 
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 
 import duckdb
 
 from crypto_assets.tables import TABLES
 from crypto_assets.warehouse import publishing
+from crypto_assets.warehouse.coverage import unfinished_closed_days
 from crypto_assets.warehouse.errors import WarehouseError
 from crypto_assets.warehouse.reading import connect
 from crypto_assets.warehouse.schema import day_of
@@ -23,7 +24,8 @@ class TableState:
     first: date | None = None
     last: date | None = None
     last_final: date | None = None
-    days_missing_something: int = 0
+    unfinished: int = 0
+    """Closed days since the first one that are due and not final."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +49,13 @@ class HomeState:
     is_behind: bool
 
 
-def look(home: Path) -> HomeState:
+def look(home: Path, now: datetime) -> HomeState:
     """Return the state of a home. Raises `WarehouseError` when nothing was published yet."""
     publication = publishing.read_state(home)
     if publication.version == 0 and publication.withheld_by:
         raise WarehouseError(f"nothing has been published in {home} yet: {withheld(publication)}")
     with connect(home) as connection:
-        tables = [_table(connection, name) for name in TABLES]
+        tables = [_table(connection, name, now) for name in TABLES]
         rows = connection.execute(
             "SELECT table_name, series, first_day, last_day, reason FROM gaps "
             "WHERE state = 'missing' ORDER BY last_day DESC, table_name, series"
@@ -80,7 +82,7 @@ def withheld(publication: publishing.Publication) -> str:
     )
 
 
-def _table(connection: duckdb.DuckDBPyConnection, name: str) -> TableState:
+def _table(connection: duckdb.DuckDBPyConnection, name: str, now: datetime) -> TableState:
     table = TABLES[name]
     if table.time_column is None:
         row = connection.execute(f"SELECT count(*) FROM {quoted(name)}").fetchone()
@@ -90,7 +92,8 @@ def _table(connection: duckdb.DuckDBPyConnection, name: str) -> TableState:
         f"SELECT count(*), min({day}), max({day}), max({day}) FILTER (WHERE is_final) "
         f"FROM {quoted(name)}"
     ).fetchone()
-    days = connection.execute(
-        "SELECT count(*) FROM coverage WHERE table_name = ? AND series_missing > 0", [name]
-    ).fetchone()
-    return TableState(name, *(row or (0,)), *(days or (0,)))
+    if row is None or row[1] is None:
+        return TableState(name, 0)
+    rows, first, last, last_final = row
+    unfinished = len(unfinished_closed_days(connection, table, first, now))
+    return TableState(name, rows, first, last, last_final, unfinished)

@@ -11,10 +11,10 @@ from typing import Any
 import dagster as dg
 
 from crypto_assets.automation import jobs
-from crypto_assets.automation.schedules import range_tags
+from crypto_assets.automation.schedules import CATCH_UP_DAYS, range_tags
 from crypto_assets.definitions import build_definitions
 from crypto_assets.operations.errors import OperationError
-from crypto_assets.periods import Clock
+from crypto_assets.periods import DAY
 from crypto_assets.settings import Settings
 from crypto_assets.tables import TABLES
 from crypto_assets.warehouse.coverage import unfinished_days
@@ -55,16 +55,22 @@ class RunReport:
 def unfinished(settings: Settings) -> tuple[date, date] | None:
     """Return the first and last day on which any table lacks something it could have by now."""
     warehouse = Warehouse.of(settings)
-    clock = clock_of(settings)
+    clock = settings.clock
     if not warehouse.path.exists():
         return settings.history.start, clock.today()
     left = unfinished_days(warehouse, settings.history.start, clock.now())
     return (left[0], left[-1]) if left else None
 
 
-def clock_of(settings: Settings) -> Clock:
-    """Return the clock of a home."""
-    return Clock(settings.sandbox.clock if settings.sandbox else None)
+def refresh_range(settings: Settings) -> tuple[date, date]:
+    """Return the days a refresh asks for: from the first unfinished one of the last week to today.
+
+    Older days are for a backfill, which may cost many calls.
+    """
+    today = settings.clock.today()
+    found = unfinished(settings)
+    first = max(found[0] if found else today, today - CATCH_UP_DAYS * DAY)
+    return max(first, settings.history.start), today
 
 
 def fill(
@@ -78,7 +84,7 @@ def fill(
     report = run(settings, instance, tables, days, progress)
     if not report.succeeded:
         return report
-    needed = recalculation(Warehouse.of(settings), clock_of(settings).now())
+    needed = recalculation(Warehouse.of(settings), settings.clock.now())
     if needed:
         days = (needed.first, needed.last)
         report.add(run(settings, instance, needed.tables, days, progress))
@@ -116,7 +122,7 @@ def _refuse_impossible(settings: Settings, tables: Sequence[str], days: tuple[da
             f"there is no asset {', '.join(unknown) or 'named'}: choose from {', '.join(TABLES)}"
         )
     first, last = days
-    start, today = settings.history.start, clock_of(settings).today()
+    start, today = settings.history.start, settings.clock.today()
     if not start <= first <= last <= today:
         raise OperationError(
             f"can't fill {first} to {last}: this home begins on {start} (setting history.start) "

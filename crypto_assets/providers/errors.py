@@ -30,7 +30,8 @@ _CONTROL = re.compile(r"[\x00-\x20\x7f-\xa0\u2028-\u202f\u2066-\u2069\ud800-\udf
 class ProviderError(Exception):
     """One request to a provider that brought nothing usable.
 
-    ``problem`` says what came back, ``advice`` what to do. ``provider``, ``endpoint`` (the
+    ``problem`` says what came back, ``advice`` what to do, ``code`` CoinGecko's own code if it is
+    one of ``PERMANENT_CODES``. ``provider``, ``endpoint`` (the
     template), ``asked`` (with its parameters), ``status`` and ``excerpt`` (at most 200 characters,
     secrets masked) are filled in by the HTTP client when a parser raised without knowing them.
     """
@@ -54,6 +55,7 @@ class ProviderError(Exception):
         self.status = status
         self.excerpt = excerpt
         self.advice = advice
+        self.code: int | None = None
 
     def __str__(self) -> str:
         who = f"{self.provider} was asked for {self.asked or self.endpoint}: "
@@ -81,10 +83,12 @@ class ContractError(PermanentError):
 class TransientError(ProviderError):
     """Asking again later may help: 408, 429, 5xx, time-outs, resets, bodies cut or not JSON.
 
-    ``retry_after`` is the wait in seconds the provider asked for, if it did.
+    ``retry_after`` is the wait in seconds the provider asked for, if it did; ``is_unreachable``:
+    not even a connection came about.
     """
 
     retry_after: float | None = None
+    is_unreachable: bool = False
 
 
 def shorten(text: str, length: int = EXCERPT_LENGTH) -> str:
@@ -146,12 +150,14 @@ def classify(
     said = f': "{shorten(mask(message, secrets))}"' if message else ""
     excerpt = "" if said else excerpt_of(body, secrets)
     if code in PERMANENT_CODES:
-        return PermanentError(
+        refused = PermanentError(
             f"refused with code {code}{said}",
             status=status,
             excerpt=excerpt,
             advice=PERMANENT_CODES[code],
         )
+        refused.code = code
+        return refused
     if status == 429 or code == 429:
         return TransientError(
             f"the rate limit was exceeded{said}",

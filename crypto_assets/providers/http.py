@@ -21,6 +21,7 @@ from typing import Any, Generic, TypeVar
 from urllib.parse import quote, urlsplit
 
 import requests
+from urllib3.exceptions import MaxRetryError
 
 from crypto_assets.providers.errors import (
     PermanentError,
@@ -45,6 +46,7 @@ from crypto_assets.providers.waits import Patience, asked_wait
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
+_UNREACHABLE_AFTER = 4
 SANDBOX_HEADER = "X-Crypto-Assets-Sandbox"
 
 
@@ -289,11 +291,13 @@ class HttpClient:
             )
         if isinstance(error, (TooLargeError, requests.exceptions.InvalidURL)):
             return PermanentError(detail, advice="check the base URL in the settings")
+        advice = f"check the network and the base URL {self.base_url}"
+        if isinstance(error.args[0] if error.args else None, MaxRetryError):
+            refused = TransientError("could not be reached", advice=advice)
+            refused.is_unreachable = True
+            return refused
         what = "was too slow" if isinstance(error, requests.Timeout) else "did not answer in full"
-        return TransientError(
-            f"{what}: {detail}",
-            advice=f"check the network and the base URL {self.base_url}",
-        )
+        return TransientError(f"{what}: {detail}", advice=advice)
 
     def _refusal(self, answer: Answer) -> ProviderError | None:
         """Why an answer is not even parsed, or None."""
@@ -323,7 +327,13 @@ class HttpClient:
         if asked is not None:
             # Everyone has to wait, whoever was told so; the permit makes this thread wait as well.
             self._limiter.hold(wait)
-        if patience.is_over(wait, asked):
+        # Nobody there at all: the network is off, and every other request finds the same.
+        gives_up = (
+            isinstance(error, TransientError)
+            and error.is_unreachable
+            and patience.tried >= _UNREACHABLE_AFTER
+        )
+        if gives_up or patience.is_over(wait, asked):
             error.problem = f"{error.problem} ({patience.summary(asked)})"
             return False
         if asked is None:

@@ -24,7 +24,6 @@ READ_AT = "read_at"
 """Key in `DataFrame.attrs` of a loaded input: when reading began, by the machine's clock."""
 
 RANGE_TAGS = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
-PARTITION_TAG = "dagster/partition"
 
 
 class WarehouseIOManager(DuckDBPandasIOManager):

@@ -35,6 +35,8 @@ class Publication:
     run_id: str | None = None
     withheld_since: datetime | None = None
     withheld_by: tuple[AuditFailure, ...] = ()
+    of_warehouse: str | None = None
+    """What the warehouse file looked like when it was copied."""
 
 
 def publish_run(home: Path, run_id: str) -> Publication:
@@ -46,12 +48,14 @@ def publish_run(home: Path, run_id: str) -> Publication:
         known = read_state(home)
         # Opening also takes in what a killed process left in the write-ahead log.
         with connect(home / FILE_NAME) as connection:
-            failures = tuple(audit(connection, known.published_at))
+            failures = tuple(audit(connection, _known_good_until(known)))
         if failures:
             since = known.withheld_since or wall_now()
             state = replace(known, withheld_since=since, withheld_by=failures)
         elif is_behind(home):
-            state = Publication(_copy(home, _next_version(home, known)), wall_now(), run_id)
+            version = _copy(home, _next_version(home, known))
+            looks = _looks_of(home / FILE_NAME)
+            state = Publication(version, wall_now(), run_id, of_warehouse=looks)
         else:
             state = replace(known, withheld_since=None, withheld_by=())
         _write_state(home, state)
@@ -83,14 +87,25 @@ def read_state(home: Path) -> Publication:
 
 
 def is_behind(home: Path) -> bool:
-    """Tell whether the warehouse has changed since it was last published."""
-    link, warehouse = home / LINK_NAME, home / FILE_NAME
+    """Tell whether the warehouse is not what was last published."""
+    warehouse = home / FILE_NAME
     if not warehouse.exists():
         return False
-    log = warehouse.with_name(FILE_NAME + ".wal")
-    if not link.exists() or log.exists():
-        return True
-    return link.stat().st_mtime_ns < warehouse.stat().st_mtime_ns
+    unread_log = warehouse.with_name(f"{FILE_NAME}.wal").exists()
+    published = read_state(home).of_warehouse
+    return unread_log or not (home / LINK_NAME).exists() or published != _looks_of(warehouse)
+
+
+def _looks_of(warehouse: Path) -> str:
+    """Return size and time of change; compared for equality, so that a clock may be wrong."""
+    found = warehouse.stat()
+    return f"{found.st_size} bytes at {found.st_mtime_ns} ns"
+
+
+def _known_good_until(known: Publication) -> datetime | None:
+    """Return when the last audit passed; none where a clock was set back since, or never."""
+    at = known.published_at
+    return at if at is not None and at <= wall_now() else None
 
 
 def _moment(text: str | None) -> datetime | None:

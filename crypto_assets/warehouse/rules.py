@@ -92,29 +92,29 @@ _RANKS_ARE_DENSE = Rule(
     "HAVING first <> 1 OR last <> coins OR count(DISTINCT market_cap_rank) <> coins",
 )
 
+# A running day's rows are provisional, and one table may be an hour ahead of the other.
 _RANKS_FOLLOW_CAPS = Rule(
     "ranks",
     "ranks_follow_market_caps",
-    "On a day with ranks, each coin with a market cap is ranked by that very cap.",
+    "On a closed day with ranks, each coin with a market cap is ranked by that very cap.",
     "SELECT coalesce(r.date, m.date) AS date, coalesce(r.coin_id, m.coin_id) AS coin_id, "
     "r.market_cap_usd AS ranked_by, m.market_cap_usd "
     "FROM (FROM ranks WHERE date BETWEEN $first AND $last) AS r "
-    "FULL JOIN (FROM market_caps WHERE market_cap_usd IS NOT NULL "
-    "AND date BETWEEN $first AND $last AND date IN (SELECT date FROM ranks)) AS m "
-    "ON r.date = m.date AND r.coin_id = m.coin_id "
-    "WHERE r.market_cap_usd IS DISTINCT FROM m.market_cap_usd",
+    "FULL JOIN (FROM market_caps WHERE date BETWEEN $first AND $last "
+    "AND date IN (SELECT date FROM ranks)) AS m ON r.date = m.date AND r.coin_id = m.coin_id "
+    "WHERE coalesce(m.is_final, true) AND r.market_cap_usd IS DISTINCT FROM m.market_cap_usd",
 )
 
 _SIGNALS_FOLLOW_PRICES = Rule(
     "ema_signals",
     "signals_follow_prices",
-    "On a day with signals, every ranked coin has them, and they end with its stored price.",
+    "On a closed day with signals, every ranked coin has them, ending with its stored price.",
     "SELECT r.date, r.coin_id, s.price_usd AS signal_price, m.price_usd "
     "FROM (FROM ranks WHERE date BETWEEN $first AND $last "
     "AND date IN (SELECT date FROM ema_signals)) AS r "
     "JOIN market_caps AS m ON m.date = r.date AND m.coin_id = r.coin_id "
     "LEFT JOIN ema_signals AS s ON s.date = r.date AND s.coin_id = r.coin_id "
-    "WHERE s.price_usd IS DISTINCT FROM m.price_usd",
+    "WHERE m.is_final AND s.price_usd IS DISTINCT FROM m.price_usd",
 )
 
 _DAYS_AGREE_WITH_HOURS = Rule(

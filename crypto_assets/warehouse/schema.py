@@ -168,6 +168,7 @@ def _add_columns(connection: duckdb.DuckDBPyConnection, existing: dict[str, set[
 
 
 def _coverage_view_sql() -> str:
+    """Each day of each table that has rows or known gaps; final when nothing more is to come."""
     stored = " UNION ALL ".join(
         f"SELECT '{table.name}' AS table_name, {day_of(table)} AS date, "
         f"count(*) AS rows_stored, {_series_count(table)} AS series_stored, "
@@ -180,18 +181,19 @@ def _coverage_view_sql() -> str:
     return f"""
     CREATE OR REPLACE VIEW coverage AS
     WITH stored AS ({stored}),
-    missing AS (
-        SELECT table_name, day AS date, list(series ORDER BY series) AS series
-        FROM ({gap_days_sql()}) WHERE state = 'missing' GROUP BY ALL
+    absent AS (
+        SELECT table_name, day AS date,
+            coalesce(list(series ORDER BY series) FILTER (WHERE state = 'missing'), []) AS missing
+        FROM ({gap_days_sql()}) GROUP BY ALL
     )
     SELECT table_name, date,
         coalesce(rows_stored, 0) AS rows_stored,
         coalesce(series_stored, 0) AS series_stored,
-        coalesce(len(missing.series), 0) AS series_missing,
-        coalesce(missing.series, []) AS missing,
-        coalesce(rows_final, false) AND missing.series IS NULL AS is_final,
+        coalesce(len(missing), 0) AS series_missing,
+        coalesce(missing, []) AS missing,
+        coalesce(rows_final, true) AND coalesce(len(missing), 0) = 0 AS is_final,
         observed_at
-    FROM stored FULL JOIN missing USING (table_name, date)
+    FROM stored FULL JOIN absent USING (table_name, date)
     """
 
 

@@ -3,11 +3,12 @@
 Told by the rows themselves (`materialized_at`), so a killed or forgotten run loses nothing.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 
-from crypto_assets.periods import close_of
-from crypto_assets.tables import TABLES, Table
+from crypto_assets.periods import close_of, wall_now
+from crypto_assets.tables import TABLES, Table, partitioned
 from crypto_assets.warehouse.schema import day_of
 from crypto_assets.warehouse.session import quoted
 from crypto_assets.warehouse.warehouse import Warehouse
@@ -23,8 +24,8 @@ class Input:
 
     table: Table
     look_back_days: int = 0
-    condition: str = "true"
-    """Which of its rows matter (SQL)."""
+    makes_rows: str = "true"
+    """Which of its rows lead to rows of the calculated table (SQL)."""
 
 
 # The first input of each table brings its rows: a day it has and the table has not is stale too.
@@ -50,6 +51,7 @@ class Recalculation:
     tables: tuple[str, ...]
     first: date
     last: date
+    newest_input_at: datetime | None
 
 
 def recalculation(warehouse: Warehouse, now: datetime) -> Recalculation | None:
@@ -62,27 +64,40 @@ def recalculation(warehouse: Warehouse, now: datetime) -> Recalculation | None:
     for name, inputs in INPUTS.items():
         if name not in tables and any(needed.table.name in tables for needed in inputs):
             tables.append(name)
-    return Recalculation(tuple(tables), days[0], days[-1])
+    return Recalculation(tuple(tables), days[0], days[-1], _newest_input(warehouse))
 
 
 def stale_days(warehouse: Warehouse, now: datetime) -> dict[str, list[date]]:
     """Return, by calculated table, the closed days to compute again, ascending.
 
     A day is stale when something it is made of changed after it was computed, when it was never
-    computed, or when it is not final though what it is made of is.
+    computed, or when it is not final though all it is made of is.
     """
     found = {}
     with warehouse.session("looking for stale days") as connection:
         for name, inputs in INPUTS.items():
             table = TABLES[name]
             parts = [_changed_since_sql(table, needed) for needed in inputs]
-            parts += [_never_made_sql(table, inputs[0]), _finalised_sql(table, inputs[0])]
-            sql = " UNION ".join(parts)
-            days = [row[0] for row in connection.execute(f"{sql} ORDER BY 1").fetchall()]
-            settled = [day for day in days if close_of(day) + SETTLING <= now]
+            parts += [_never_made_sql(table, inputs[0]), _finalised_sql(table, inputs)]
+            rows = connection.execute(
+                f"{' UNION '.join(parts)} ORDER BY 1", {"wall": wall_now()}
+            ).fetchall()
+            settled = [day for (day,) in rows if close_of(day) + SETTLING <= now]
             if settled:
                 found[name] = settled
     return found
+
+
+def _newest_input(warehouse: Warehouse) -> datetime | None:
+    """Return when a provider's rows last changed."""
+    told = " UNION ALL ".join(
+        f"SELECT max(materialized_at) AS changed_at FROM {quoted(table.name)}"
+        for table in partitioned()
+        if not table.derived
+    )
+    with warehouse.session("looking for stale days") as connection:
+        row = connection.execute(f"SELECT max(changed_at) FROM ({told})").fetchone()
+    return row[0] if row else None
 
 
 def impatient(warehouse: Warehouse) -> Warehouse:
@@ -91,32 +106,35 @@ def impatient(warehouse: Warehouse) -> Warehouse:
 
 
 def _changed_since_sql(table: Table, needed: Input) -> str:
+    # A stamp from the future tells of a clock that was set back; it would never be overtaken.
     return (
         f"SELECT made.day FROM ({_by_day(table, 'min', 'made_at')}) AS made "
-        f"JOIN ({_by_day(needed.table, 'max', 'changed_at', needed.condition)}) AS changed "
+        f"JOIN ({_by_day(needed.table, 'max', 'changed_at')}) AS changed "
         f"ON changed.day BETWEEN made.day - {needed.look_back_days} AND made.day "
-        "AND changed.changed_at > made.made_at"
+        "AND changed.changed_at > made.made_at AND changed.changed_at <= $wall"
     )
 
 
 def _never_made_sql(table: Table, needed: Input) -> str:
     return (
         f"SELECT {day_of(needed.table)} AS day FROM {quoted(needed.table.name)} "
-        f"WHERE {needed.condition} "
+        f"WHERE {needed.makes_rows} "
         f"AND day NOT IN (SELECT {day_of(table)} FROM {quoted(table.name)})"
     )
 
 
-def _finalised_sql(table: Table, needed: Input) -> str:
+def _finalised_sql(table: Table, inputs: Sequence[Input]) -> str:
+    names = ", ".join(f"'{needed.table.name}'" for needed in inputs)
     return (
         "SELECT made.date AS day FROM coverage AS made JOIN coverage AS needed USING (date) "
-        f"WHERE made.table_name = '{table.name}' AND needed.table_name = '{needed.table.name}' "
-        "AND needed.is_final AND NOT made.is_final"
+        f"WHERE made.table_name = '{table.name}' AND NOT made.is_final "
+        f"AND needed.table_name IN ({names}) AND needed.is_final "
+        f"GROUP BY made.date HAVING count(*) = {len(inputs)}"
     )
 
 
-def _by_day(table: Table, aggregate: str, name: str, condition: str = "true") -> str:
+def _by_day(table: Table, aggregate: str, name: str) -> str:
     return (
         f"SELECT {day_of(table)} AS day, {aggregate}(materialized_at) AS {name} "
-        f"FROM {quoted(table.name)} WHERE {condition} GROUP BY ALL"
+        f"FROM {quoted(table.name)} GROUP BY ALL"
     )

@@ -25,10 +25,15 @@ FLOAT_NOISE = 1e-9
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of whole days for one table, and what was looked for and not found."""
+    """Rows of whole days for one table, and what was looked for and not found.
+
+    `whole` names slices (some of the key's columns) of which all rows are here: a stored row of
+    them that did not come again is removed, and written down as restated.
+    """
 
     rows: pd.DataFrame
     inspection: gaps.Inspection | None = None
+    whole: pd.DataFrame | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,7 @@ def _write(connection: duckdb.DuckDBPyConnection, batch: Batch, to: Write) -> Wr
         report.changed = _count_changed(connection, table)
         if not table.derived and table.time_column:
             report.restated = _record_restatements(connection, to)
+            report.restated += _remove_what_is_gone(connection, batch.whole, to)
             _leave_unchanged_rows(connection, table)
         _replace(connection, to)
         connection.execute(f"DROP TABLE {_STAGED}")
@@ -148,7 +154,7 @@ def _check_days(connection: duckdb.DuckDBPyConnection, to: Write) -> None:
 
 def _keep_better_rows(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
     worse = "stored.is_final AND NOT staged.is_final"
-    if _has_exactness(table):
+    if table.has_exactness:
         worse += (
             " OR stored.is_final AND stored.exactness = 'exact' AND staged.exactness <> 'exact'"
         )
@@ -156,6 +162,36 @@ def _keep_better_rows(connection: duckdb.DuckDBPyConnection, table: Table) -> No
         f"DELETE FROM {_STAGED} USING {quoted(table.name)} AS stored "
         f"WHERE {_same(_STAGED, 'stored', table.key)} AND ({worse})"
     )
+
+
+def _remove_what_is_gone(
+    connection: duckdb.DuckDBPyConnection, whole: pd.DataFrame | None, to: Write
+) -> int:
+    if whole is None or whole.empty:
+        return 0
+    table, stored = to.table, quoted(to.table.name)
+    slices = tuple(str(name) for name in whole.columns)
+    connection.register("whole", whole)
+    try:
+        gone = (
+            f"{stored} SEMI JOIN whole ON {_same(stored, 'whole', slices)} "
+            f"ANTI JOIN {_STAGED} ON {_same(stored, _STAGED, table.key)}"
+        )
+        key = ", ".join(f"{quoted(name)} := {stored}.{quoted(name)}" for name in table.key)
+        connection.execute(
+            f"CREATE OR REPLACE TEMP TABLE gone AS SELECT *, "
+            f"CAST(to_json(struct_pack({key})) AS VARCHAR) AS key_json FROM {gone}"
+        )
+    finally:
+        connection.unregister("whole")
+    row = connection.execute(
+        f"INSERT INTO restatements SELECT ?, {day_of(table)}, key_json, '(row)', "
+        "CAST(to_json(gone) AS VARCHAR), NULL, observed_at, ?, ?, ? FROM gone",
+        [table.name, wall_now(), to.run_id, wall_now()],
+    ).fetchone()
+    connection.execute(f"DELETE FROM {stored} USING gone WHERE {_same(stored, 'gone', table.key)}")
+    connection.execute("DROP TABLE gone")
+    return int(row[0]) if row else 0
 
 
 def _differs(table: Table) -> str:
@@ -180,7 +216,7 @@ def _record_restatements(connection: duckdb.DuckDBPyConnection, to: Write) -> in
     """Log each final value a provider changed; better knowledge of a rebuilt candle is none."""
     table = to.table
     key = ", ".join(f"{quoted(name)} := staged.{quoted(name)}" for name in table.key)
-    better = "stored.exactness <> staged.exactness" if _has_exactness(table) else "false"
+    better = "stored.exactness <> staged.exactness" if table.has_exactness else "false"
     # What was chosen or computed by us is not the provider's to restate.
     skipped = {*table.key, "is_point_in_time", "session", "band", "exactness"}
     values = [column for column in table.columns if column.name not in skipped]
@@ -196,10 +232,6 @@ def _record_restatements(connection: duckdb.DuckDBPyConnection, to: Write) -> in
     stamp: list[str | datetime] = [table.name, to.run_id, wall_now()]
     row = connection.execute(f"INSERT INTO restatements {changes}", stamp * len(values)).fetchone()
     return int(row[0]) if row else 0
-
-
-def _has_exactness(table: Table) -> bool:
-    return "exactness" in table.content_columns
 
 
 def _changed(name: str, is_float: bool) -> str:

@@ -51,8 +51,8 @@ def utc(text: str) -> datetime:
         ("hourly_candles_refresh", "2026-03-10T12:30", "2026-03-10", "2026-03-10", {"ohlc_hourly"}),
         ("hourly_candles_refresh", "2026-01-01T00:30", "2025-12-31", "2026-01-01", {"ohlc_hourly"}),
         ("fear_greed_refresh", "2026-03-10T00:10", "2026-03-09", "2026-03-10", {"fear_greed"}),
-        ("daily_close", "2026-03-10T01:00", "2026-03-09", "2026-03-09", CLOSE),
-        ("daily_close", "2026-01-01T01:00", "2025-12-31", "2025-12-31", CLOSE),
+        ("daily_close", "2026-03-10T01:00", "2026-03-03", "2026-03-09", CLOSE),
+        ("daily_close", "2026-01-01T01:00", "2025-12-25", "2025-12-31", CLOSE),
         (
             "etf_flows_refresh",
             "2026-03-10T09:30",
@@ -89,7 +89,7 @@ def test_the_day_is_that_of_utc_whatever_zone_the_tick_is_told_in(
 def test_a_late_tick_asks_for_the_days_it_was_due_for(tmp_path: Path) -> None:
     # The daemon hands the time a tick was scheduled for, also hours after it.
     first, last, _ = asked(platform(tmp_path), "daily_close", utc("2026-02-01T01:00"))
-    assert (first, last) == (date(2026, 1, 31), date(2026, 1, 31))
+    assert (first, last) == (date(2026, 1, 25), date(2026, 1, 31))
 
 
 @pytest.mark.parametrize(

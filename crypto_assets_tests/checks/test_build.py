@@ -27,41 +27,41 @@ def change(lab: Lab, sql: str) -> None:
         connection.execute(sql)
 
 
-def invent_a_fund(lab: Lab, day: date) -> None:
+def invent_a_coin(lab: Lab, day: date) -> None:
     """A row that no write of the platform replaces, from nowhere."""
     change(
         lab,
-        "INSERT INTO etf_flows SELECT * REPLACE ('FAKE' AS ticker, 'nowhere' AS source, "
+        "INSERT INTO ohlc_daily SELECT * REPLACE ('fake' AS coin_id, 'nowhere' AS source, "
         "now() AT TIME ZONE 'UTC' AS materialized_at) "
-        f"FROM etf_flows WHERE date = '{day}' AND ticker = 'IBIT'",
+        f"FROM ohlc_daily WHERE date = '{day}' AND coin_id = 'bitcoin'",
     )
 
 
-def forget_the_fund(lab: Lab) -> None:
-    change(lab, "DELETE FROM etf_flows WHERE ticker = 'FAKE'")
+def forget_the_coin(lab: Lab) -> None:
+    change(lab, "DELETE FROM ohlc_daily WHERE coin_id = 'fake'")
 
 
-def published_funds(lab: Lab) -> set[str]:
+def published_coins(lab: Lab) -> set[str]:
     with connect(lab.home) as connection:
-        return {row[0] for row in connection.execute("SELECT ticker FROM etf_flows").fetchall()}
+        return {row[0] for row in connection.execute("SELECT coin_id FROM ohlc_daily").fetchall()}
 
 
 def test_a_run_of_a_range_is_judged_by_the_days_of_that_range(filled: Lab) -> None:
-    invent_a_fund(filled, FRIDAY)
-    assert filled.run(["etf_flows"], MONDAY).checks_failed == []
-    assert filled.run(["etf_flows"], FRIDAY, MONDAY).checks_failed == [
-        "etf_flows: source_fits_home (ERROR)"
+    invent_a_coin(filled, FRIDAY)
+    assert filled.run(["ohlc_daily"], MONDAY).checks_failed == []
+    assert filled.run(["ohlc_daily"], FRIDAY, MONDAY).checks_failed == [
+        "ohlc_daily: source_fits_home (ERROR)"
     ]
 
 
 def test_a_run_of_one_partition_is_judged_by_that_day(filled: Lab) -> None:
-    invent_a_fund(filled, FRIDAY)
+    invent_a_coin(filled, FRIDAY)
     job = build_definitions(filled.settings).resolve_job_def("everything")
 
     def verdict(day: date) -> bool:
         result = job.execute_in_process(
             instance=filled.instance,
-            asset_selection=[dg.AssetKey("etf_flows")],
+            asset_selection=[dg.AssetKey("ohlc_daily")],
             partition_key=day.isoformat(),
             run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
         )
@@ -73,56 +73,56 @@ def test_a_run_of_one_partition_is_judged_by_that_day(filled: Lab) -> None:
 
 
 def test_a_failed_error_check_leaves_the_run_green_and_withholds_publication(filled: Lab) -> None:
-    before = look(filled.home).publication
-    invent_a_fund(filled, MONDAY)
-    report = filled.run(["etf_flows"], MONDAY)
+    before = look(filled.home, filled.now).publication
+    invent_a_coin(filled, MONDAY)
+    report = filled.run(["ohlc_daily"], MONDAY)
     assert report.succeeded
-    state = look(filled.home)
+    state = look(filled.home, filled.now)
     assert state.publication.version == before.version
     (by,) = state.publication.withheld_by
-    assert (by.table, by.check, by.offending_rows) == ("etf_flows", "source_fits_home", 1)
+    assert (by.table, by.check, by.offending_rows) == ("ohlc_daily", "source_fits_home", 1)
     assert by.first <= MONDAY <= by.last
     assert state.is_behind
-    assert "FAKE" not in published_funds(filled)
+    assert "fake" not in published_coins(filled)
 
 
 def test_once_the_days_are_healed_the_next_run_of_them_publishes(filled: Lab) -> None:
-    version = look(filled.home).publication.version
-    invent_a_fund(filled, MONDAY)
-    filled.run(["etf_flows"], MONDAY)
-    forget_the_fund(filled)
-    filled.run(["etf_flows"], MONDAY)
-    state = look(filled.home)
+    version = look(filled.home, filled.now).publication.version
+    invent_a_coin(filled, MONDAY)
+    filled.run(["ohlc_daily"], MONDAY)
+    forget_the_coin(filled)
+    filled.run(["ohlc_daily"], MONDAY)
+    state = look(filled.home, filled.now)
     assert state.publication.version == version + 1
     assert state.publication.withheld_by == ()
     assert not state.is_behind
-    assert "FAKE" not in published_funds(filled)
+    assert "fake" not in published_coins(filled)
 
 
 def test_a_run_of_other_days_or_tables_does_not_lift_what_withholds(filled: Lab) -> None:
-    version = look(filled.home).publication.version
-    invent_a_fund(filled, MONDAY)
-    filled.run(["etf_flows"], MONDAY)
-    filled.run(["etf_flows"], FRIDAY)
+    version = look(filled.home, filled.now).publication.version
+    invent_a_coin(filled, MONDAY)
+    filled.run(["ohlc_daily"], MONDAY)
+    filled.run(["ohlc_daily"], FRIDAY)
     filled.run(["fear_greed"], MONDAY)
-    assert look(filled.home).publication.version == version
-    assert "FAKE" not in published_funds(filled)
+    assert look(filled.home, filled.now).publication.version == version
+    assert "fake" not in published_coins(filled)
 
 
 def test_a_warning_withholds_nothing(filled: Lab) -> None:
-    version = look(filled.home).publication.version
+    version = look(filled.home, filled.now).publication.version
     change(
         filled,
         "UPDATE ohlc_daily SET high = high * 1.5 WHERE date = '2026-03-09' AND coin_id = 'bitcoin'",
     )
     report = filled.run(["ohlc_hourly"], MONDAY)
     assert report.checks_failed == ["ohlc_hourly: hours_agree_with_day (WARN)"]
-    state = look(filled.home).publication
+    state = look(filled.home, filled.now).publication
     assert (state.version, state.withheld_by) == (version + 1, ())
 
 
 def test_checks_without_a_run_of_their_asset_look_at_all_days(filled: Lab) -> None:
-    invent_a_fund(filled, FRIDAY)
+    invent_a_coin(filled, FRIDAY)
     definitions = build_definitions(filled.settings)
     checks = [d for d in definitions.asset_checks or [] if d.node_def.name == "etf_flows_checks"]
     result = dg.materialize(

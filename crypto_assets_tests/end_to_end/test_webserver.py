@@ -17,9 +17,9 @@ import pytest
 import requests
 
 from crypto_assets import connect
-from crypto_assets.operations.looking import look
 from crypto_assets.sandbox import Market
 from crypto_assets.tables import TABLES
+from crypto_assets.warehouse.publishing import read_state
 from crypto_assets_tests.operations.commands import (
     carrying,
     command,
@@ -149,7 +149,7 @@ def test_assets_are_shown_with_what_they_are(server: Server) -> None:
 
 def test_one_partition_launched_in_the_ui_brings_its_day(server: Server, market: Market) -> None:
     day = first_day(server.home) + timedelta(days=2)
-    version = look(server.home).publication.version
+    version = read_state(server.home).version
     forget(server.home, day, day, "market_caps", "ranks")
     launched = server.ask(
         LAUNCH,
@@ -173,13 +173,13 @@ def test_one_partition_launched_in_the_ui_brings_its_day(server: Server, market:
     eventually("the run", 90, lambda: status() in {"SUCCESS", "FAILURE", "CANCELED"})
     assert status() == "SUCCESS"
     assert_true_to_the_market(server.home, market, day, day)
-    assert look(server.home).publication.version == version + 1
+    assert read_state(server.home).version == version + 1
 
 
 def test_a_range_backfilled_in_the_ui_brings_its_days(server: Server, market: Market) -> None:
     first = first_day(server.home) + timedelta(days=1)
     last = first + timedelta(days=3)
-    version = look(server.home).publication.version
+    version = read_state(server.home).version
     forget(server.home, first, last, "market_caps", "ranks")
     names = [str(first + timedelta(days=n)) for n in range(4)]
     launched = server.ask(
@@ -198,7 +198,7 @@ def test_a_range_backfilled_in_the_ui_brings_its_days(server: Server, market: Ma
     eventually("the backfill", 150, lambda: status().startswith("COMPLETED"))
     assert status() == "COMPLETED_SUCCESS"
     assert_true_to_the_market(server.home, market, first, last)
-    assert look(server.home).publication.version > version
+    assert read_state(server.home).version > version
 
 
 def test_told_to_end_it_leaves_no_process_behind(server: Server) -> None:

@@ -38,19 +38,24 @@ def backfill(home: Path, first: str, last: str, *tables: str) -> None:
     assert done.code == 0, done.err
 
 
-def test_a_refresh_brings_yesterday_and_the_running_day(tmp_path: Path, market: Market) -> None:
+def test_a_refresh_brings_the_running_day_and_what_the_week_before_lacks(
+    tmp_path: Path, market: Market
+) -> None:
     home = sandbox_home(tmp_path / "home")
     done = call("refresh", "--home", home)
     assert done.code == 0, done.err
-    assert "market_caps: 10 rows changed" in done.out
     with connect(home) as connection:
         days = connection.execute(
             "SELECT date, price_usd, is_final FROM market_caps WHERE coin_id = 'bitcoin' ORDER BY 1"
         ).fetchall()
-    assert days == [
-        (date(2026, 3, 9), market.price("bitcoin", datetime(2026, 3, 10)), True),
-        (date(2026, 3, 10), market.price("bitcoin", datetime(2026, 3, 10, 12, 20)), False),
+    expected = [date(2026, 3, day) for day in range(3, 10)]
+    assert days[:-1] == [
+        (day, market.price("bitcoin", datetime(2026, 3, day.day + 1)), True) for day in expected
     ]
+    now = datetime(2026, 3, 10, 12, 20)
+    assert days[-1] == (date(2026, 3, 10), market.price("bitcoin", now), False)
+    again = call("refresh", "--home", home)
+    assert "market_caps: 0 rows changed" in again.out
 
 
 def test_days_filled_out_of_order_equal_days_filled_in_one_go(tmp_path: Path) -> None:
