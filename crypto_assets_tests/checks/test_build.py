@@ -124,7 +124,7 @@ def test_a_warning_withholds_nothing(filled: Lab) -> None:
 def test_checks_without_a_run_of_their_asset_look_at_all_days(filled: Lab) -> None:
     invent_a_coin(filled, FRIDAY)
     definitions = build_definitions(filled.settings)
-    checks = [d for d in definitions.asset_checks or [] if d.node_def.name == "etf_flows_checks"]
+    checks = [d for d in definitions.asset_checks or [] if d.node_def.name == "ohlc_daily_checks"]
     result = dg.materialize(
         checks,
         selection=dg.AssetSelection.all_asset_checks(),
