@@ -219,8 +219,12 @@ def test_an_approximation_asks_for_at_most_90_days_from_just_before_its_first_mi
                 assert 1 < asked_days(call) <= 90
                 assert call.start is not None
                 before = datetime.combine(call.first, datetime.min.time()) - call.start
-                # Hours are up to 111 minutes apart.
-                assert timedelta(minutes=111) < before < timedelta(hours=3)
+                assert plan.history_days is not None
+                # Hours are up to 111 minutes apart; but not beyond what the plan has.
+                if call.start > now - plan.history_days * DAY:
+                    assert timedelta(minutes=111) < before < timedelta(hours=3)
+                else:
+                    assert call.start == now - plan.history_days * DAY
                 assert call.end == datetime.combine(call.last + DAY, datetime.min.time())
 
 
