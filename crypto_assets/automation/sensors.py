@@ -56,7 +56,9 @@ def request_for_stale_days(settings: Settings) -> dg.RunRequest | dg.SkipReason:
     if not warehouse.path.exists():
         return dg.SkipReason("Nothing is stored yet.")
     try:
-        needed = recalculation(impatient(warehouse), settings.clock.now())
+        needed = recalculation(
+            impatient(warehouse), settings.clock.now(), settings.signals.span_pairs
+        )
     except WarehouseError as error:
         return dg.SkipReason(str(error))
     if needed is None:

@@ -84,7 +84,9 @@ def fill(
     report = run(settings, instance, tables, days, progress)
     if not report.succeeded:
         return report
-    needed = recalculation(Warehouse.of(settings), settings.clock.now())
+    needed = recalculation(
+        Warehouse.of(settings), settings.clock.now(), settings.signals.span_pairs
+    )
     if needed:
         days = (needed.first, needed.last)
         report.add(run(settings, instance, needed.tables, days, progress))

@@ -46,7 +46,9 @@ from crypto_assets.providers.waits import Patience, asked_wait
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-_UNREACHABLE_AFTER = 4
+# Nobody there at all: the network is off, and every other request finds the same for a while.
+_UNREACHABLE_AFTER = 3
+_UNREACHABLE_SECONDS = 30.0
 SANDBOX_HEADER = "X-Crypto-Assets-Sandbox"
 
 
@@ -122,6 +124,7 @@ class HttpClient:
         self._budget = retry_budget_seconds
         self._max_attempts = max_attempts
         self._sleep = sleep
+        self._unreachable_until = float("-inf")
         self._monotonic = monotonic
         self._jitter = jitter
         self._session = new_session(base_url, headers or {}, threads)
@@ -145,6 +148,10 @@ class HttpClient:
         RawStoreError or LimiterError when a file of ours cannot be used.
         """
         request = self._request(endpoint, path_params, params)
+        if self._monotonic() < self._unreachable_until:
+            error = self._unreachable()
+            self._complete(error, request)
+            raise error
         patience = Patience(self._budget, self._max_attempts, self._jitter)
         while True:
             outcome = self._held_back(patience) or self._attempt(request, parse, keep, patience)
@@ -293,11 +300,15 @@ class HttpClient:
             return PermanentError(detail, advice="check the base URL in the settings")
         advice = f"check the network and the base URL {self.base_url}"
         if isinstance(error.args[0] if error.args else None, MaxRetryError):
-            refused = TransientError("could not be reached", advice=advice)
-            refused.is_unreachable = True
-            return refused
+            return self._unreachable()
         what = "was too slow" if isinstance(error, requests.Timeout) else "did not answer in full"
         return TransientError(f"{what}: {detail}", advice=advice)
+
+    def _unreachable(self) -> TransientError:
+        advice = f"check the network and the base URL {self.base_url}"
+        error = TransientError("could not be reached", advice=advice)
+        error.is_unreachable = True
+        return error
 
     def _refusal(self, answer: Answer) -> ProviderError | None:
         """Why an answer is not even parsed, or None."""
@@ -327,18 +338,22 @@ class HttpClient:
         if asked is not None:
             # Everyone has to wait, whoever was told so; the permit makes this thread wait as well.
             self._limiter.hold(wait)
-        # Nobody there at all: the network is off, and every other request finds the same.
-        gives_up = (
-            isinstance(error, TransientError)
-            and error.is_unreachable
-            and patience.tried >= _UNREACHABLE_AFTER
-        )
+        gives_up = self._is_unreachable(error, patience)
         if gives_up or patience.is_over(wait, asked):
             error.problem = f"{error.problem} ({patience.summary(asked)})"
             return False
         if asked is None:
             self._sleep(wait)
             patience.spent += wait
+        return True
+
+    def _is_unreachable(self, error: ProviderError, patience: Patience) -> bool:
+        """Whether a host is not there at all; then nobody else need wait to find the same."""
+        if not isinstance(error, TransientError) or not error.is_unreachable:
+            return False
+        if patience.tried < _UNREACHABLE_AFTER:
+            return False
+        self._unreachable_until = self._monotonic() + _UNREACHABLE_SECONDS
         return True
 
     def _complete(self, error: ProviderError, request: _Request) -> None:

@@ -8,14 +8,22 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 
 from crypto_assets.periods import close_of, wall_now
-from crypto_assets.tables import TABLES, Table, partitioned
+from crypto_assets.tables import EMA_SIGNALS, TABLES, Table, partitioned
 from crypto_assets.warehouse.schema import day_of
 from crypto_assets.warehouse.session import quoted
 from crypto_assets.warehouse.warehouse import Warehouse
 
+SpanPairs = Sequence[tuple[int, int]]
+
 ALL_HISTORY = 100 * 365
 # The schedules fill a day until two hours after its close; before that nothing is overdue.
 SETTLING = timedelta(hours=2)
+
+
+_OTHER_PAIRS = """
+SELECT date AS day FROM ema_signals GROUP BY date
+HAVING list_sort(list(DISTINCT concat(fast_span, '/', slow_span))) <> $pairs
+"""
 
 
 @dataclass(frozen=True)
@@ -54,9 +62,11 @@ class Recalculation:
     newest_input_at: datetime | None
 
 
-def recalculation(warehouse: Warehouse, now: datetime) -> Recalculation | None:
+def recalculation(
+    warehouse: Warehouse, now: datetime, span_pairs: SpanPairs
+) -> Recalculation | None:
     """Return what has to be computed again, with all that follows from it; None if nothing."""
-    stale = stale_days(warehouse, now)
+    stale = stale_days(warehouse, now, span_pairs)
     days = sorted(day for of_table in stale.values() for day in of_table)
     if not days:
         return None
@@ -67,11 +77,14 @@ def recalculation(warehouse: Warehouse, now: datetime) -> Recalculation | None:
     return Recalculation(tuple(tables), days[0], days[-1], _newest_input(warehouse))
 
 
-def stale_days(warehouse: Warehouse, now: datetime) -> dict[str, list[date]]:
+def stale_days(
+    warehouse: Warehouse, now: datetime, span_pairs: SpanPairs | None = None
+) -> dict[str, list[date]]:
     """Return, by calculated table, the closed days to compute again, ascending.
 
     A day is stale when something it is made of changed after it was computed, when it was never
-    computed, or when it is not final though all it is made of is.
+    computed, when it is not final though all it is made of is, or when its signals are not those
+    of `span_pairs`.
     """
     found = {}
     with warehouse.session("looking for stale days") as connection:
@@ -79,9 +92,11 @@ def stale_days(warehouse: Warehouse, now: datetime) -> dict[str, list[date]]:
             table = TABLES[name]
             parts = [_changed_since_sql(table, needed) for needed in inputs]
             parts += [_never_made_sql(table, inputs[0]), _finalised_sql(table, inputs)]
-            rows = connection.execute(
-                f"{' UNION '.join(parts)} ORDER BY 1", {"wall": wall_now()}
-            ).fetchall()
+            values: dict[str, object] = {"wall": wall_now()}
+            if table is EMA_SIGNALS and span_pairs:
+                parts.append(_OTHER_PAIRS)
+                values["pairs"] = sorted(f"{fast}/{slow}" for fast, slow in span_pairs)
+            rows = connection.execute(f"{' UNION '.join(parts)} ORDER BY 1", values).fetchall()
             settled = [day for (day,) in rows if close_of(day) + SETTLING <= now]
             if settled:
                 found[name] = settled

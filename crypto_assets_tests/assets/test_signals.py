@@ -104,3 +104,14 @@ def test_strength_is_the_relative_spread(lab: Lab, pair: tuple[int, int]) -> Non
     np.testing.assert_allclose(
         rows["strength"], rows["ema_fast"] / rows["ema_slow"] - 1, atol=1e-12
     )
+
+
+def test_other_span_pairs_make_the_stored_signals_stale(lab: Lab) -> None:
+    last = TODAY - timedelta(1)
+    lab.fill(TABLES, last - timedelta(5), last)
+    lab._overrides["signals"] = {"span_pairs": [[2, 3], [5, 9]]}
+    lab.fill(["ranks"], last)
+    pairs = lab.sql("SELECT DISTINCT fast_span, slow_span FROM ema_signals ORDER BY ALL")
+    assert pairs.to_numpy().tolist() == [[2, 3], [5, 9]]
+    days = lab.sql("SELECT count(DISTINCT date) AS n FROM ema_signals")
+    assert days["n"][0] == 6
