@@ -1,10 +1,11 @@
 """The days a run asks an asset for."""
 
-from datetime import date
+from datetime import date, datetime
 
 import dagster as dg
 
-from crypto_assets.periods import DAY, Clock
+from crypto_assets.periods import DAY, Clock, close_of, days, is_final
+from crypto_assets.tables import Table
 
 
 def asked_days(context: dg.AssetExecutionContext) -> tuple[date, date]:
@@ -23,3 +24,8 @@ def begun_days(context: dg.AssetExecutionContext, clock: Clock) -> tuple[date, d
             allow_retries=False,
         )
     return first, min(last, clock.today())
+
+
+def due_days(table: Table, first: date, last: date, now: datetime) -> list[date]:
+    """Return the days of [first, last] whose final values a provider should have by now."""
+    return [day for day in days(first, last) if is_final(close_of(day), now, table.ready_after)]

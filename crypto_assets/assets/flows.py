@@ -6,10 +6,10 @@ from datetime import date
 import dagster as dg
 import pandas as pd
 
-from crypto_assets.assets.days import begun_days
+from crypto_assets.assets.days import begun_days, due_days
 from crypto_assets.assets.fetching import fail_if_too_much_missing, fetch_each
 from crypto_assets.assets.platform import Platform
-from crypto_assets.periods import DAY, close_of, days, is_final
+from crypto_assets.periods import DAY
 from crypto_assets.providers.farside import EtfFlows
 from crypto_assets.providers.http import Fetched
 from crypto_assets.tables import ETF_FLOWS
@@ -58,14 +58,8 @@ def _lacking(platform: Platform, asset: str, first: date, last: date) -> list[da
         purpose="reading flows",
     )
     present = set(stored["date"].dt.date)
-    now = platform.clock.now()
-    return [
-        day
-        for day in days(first, last)
-        if day.weekday() < _SATURDAY
-        and day not in present
-        and is_final(close_of(day), now, ETF_FLOWS.ready_after)
-    ]
+    due = due_days(ETF_FLOWS, first, last, platform.clock.now())
+    return [day for day in due if day.weekday() < _SATURDAY and day not in present]
 
 
 def _batch(asset: str, fetched: Fetched[EtfFlows], first: date, last: date) -> Batch:
@@ -82,11 +76,7 @@ def _batch(asset: str, fetched: Fetched[EtfFlows], first: date, last: date) -> B
         raw_id=fetched.raw_id,
     )
     present = set(rows["date"].dt.date)
-    due = [
-        day
-        for day in days(first, last)
-        if is_final(close_of(day), fetched.observed_at, ETF_FLOWS.ready_after)
-    ]
+    due = due_days(ETF_FLOWS, first, last, fetched.observed_at)
     gaps = [_gap(asset, day, fetched, known) for day in due if day not in present]
     inspection = Inspection({asset: sorted(present | set(due))}, gaps)
     # Of a day that every fund has reported, the page tells all there is: a fund that is not on it

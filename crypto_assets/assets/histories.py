@@ -116,7 +116,7 @@ def _fetch_window(
     for coin, of_coin in found.items():
         whole = of_coin.whole_days(route.table)
         # What is not due yet is neither there nor missing: what is known of it stays.
-        due = [d for d in wanted[coin] if is_final(close_of(d), now, route.table.ready_after)]
+        due = [day for day in wanted[coin] if is_final(close_of(day), now, route.table.ready_after)]
         inspected[coin] = sorted(whole | set(due))
         for day in set(due) - whole:
             error = outcome.failed.get(coin)

@@ -5,11 +5,11 @@ from datetime import date
 import dagster as dg
 import pandas as pd
 
-from crypto_assets.assets.days import begun_days
+from crypto_assets.assets.days import begun_days, due_days
 from crypto_assets.assets.fetching import failure
 from crypto_assets.assets.platform import Platform
 from crypto_assets.calculations.sentiment import fear_greed_band
-from crypto_assets.periods import DAY, close_of, days, is_final
+from crypto_assets.periods import DAY
 from crypto_assets.providers.errors import ProviderError
 from crypto_assets.tables import FEAR_GREED
 from crypto_assets.warehouse.gaps import Gap, Inspection
@@ -38,11 +38,7 @@ def fear_greed(
         raw_id=fetched.raw_id,
     )
     present = set(rows["date"].dt.date)
-    due = [
-        day
-        for day in days(first, last)
-        if is_final(close_of(day), fetched.observed_at, FEAR_GREED.ready_after)
-    ]
+    due = due_days(FEAR_GREED, first, last, fetched.observed_at)
     newest = history["date"].max().date()
     gaps = [_gap(day, newest) for day in due if day not in present]
     return dg.MaterializeResult(
