@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -205,23 +206,32 @@ def clone_start(clone: Clone) -> list[str]:
 
 def test_the_commands_that_serve_do_so_until_they_are_told_to_end(clone: Clone) -> None:
     assert {"crypto-assets up", "crypto-assets sandbox"} <= set(NAMED)
-    with served(clone, ".venv/bin/crypto-assets up --home data/demo --port 3177"):
-        answer = wait_for("http://127.0.0.1:3177/server_info")
+    port = free_port()
+    with served(clone, f".venv/bin/crypto-assets up --home data/demo --port {port}"):
+        answer = wait_for(f"http://127.0.0.1:{port}/server_info")
         assert "dagster_webserver_version" in answer.json()
-    with served(clone, ".venv/bin/crypto-assets sandbox --port 8799"):
-        assert wait_for("http://127.0.0.1:8799/_sandbox").json()["seed"] == 7
+    port = free_port()
+    with served(clone, f".venv/bin/crypto-assets sandbox --port {port}"):
+        assert wait_for(f"http://127.0.0.1:{port}/_sandbox").json()["seed"] == 7
 
 
 def test_dagster_dev_loads_the_platform_and_keeps_its_history(clone: Clone) -> None:
-    with served(clone, "PATH=$PWD/.venv/bin:$PATH dagster dev -p 3178"):
+    port = free_port()
+    with served(clone, f"PATH=$PWD/.venv/bin:$PATH dagster dev -p {port}"):
         query = "{ assetNodes { assetKey { path } } }"
-        wait_for("http://127.0.0.1:3178/server_info")
-        answer = requests.post(
-            "http://127.0.0.1:3178/graphql", json={"query": query}, timeout=60
-        ).json()
+        url = f"http://127.0.0.1:{port}"
+        wait_for(f"{url}/server_info")
+        answer = requests.post(f"{url}/graphql", json={"query": query}, timeout=60).json()
         names = {node["assetKey"]["path"][0] for node in answer["data"]["assetNodes"]}
         assert names == set(TABLES)
     assert (clone.folder / "data" / "dagster" / "history").is_dir()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def wait_for(url: str, deadline_seconds: float = 120) -> requests.Response:
