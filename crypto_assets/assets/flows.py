@@ -41,7 +41,7 @@ def _etf_flows(platform: Platform, first: date, last: date) -> Iterator[Batch]:
     for asset, error in outcome.failed.items():
         lacking = _lacking(platform, asset, first, last)
         gaps = [Gap(asset, day, "missing", error.problem) for day in lacking]
-        yield Batch(pd.DataFrame(), Inspection({asset: lacking}, gaps))
+        yield Batch(pd.DataFrame(), Inspection({asset: lacking}, gaps, platform.clock.now()))
     fail_if_too_much_missing(
         "etf_flows",
         outcome.failed,
@@ -78,7 +78,7 @@ def _batch(asset: str, fetched: Fetched[EtfFlows], first: date, last: date) -> B
     present = set(rows["date"].dt.date)
     due = due_days(ETF_FLOWS, first, last, fetched.observed_at)
     gaps = [_gap(asset, day, fetched, known) for day in due if day not in present]
-    inspection = Inspection({asset: sorted(present | set(due))}, gaps)
+    inspection = Inspection({asset: sorted(present | set(due))}, gaps, fetched.observed_at)
     # Of a day that every fund has reported, the page tells all there is: a fund that is not on it
     # any more was renamed, and would count twice.
     whole = rows.loc[complete, ["date", "asset"]].drop_duplicates()

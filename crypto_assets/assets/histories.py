@@ -24,8 +24,10 @@ from crypto_assets.warehouse.writer import Batch
 
 # How long a provider may be late before a day is taken for one it does not have.
 GRACE = timedelta(hours=48)
-# When as many coins were asked and none has anything, the provider is at fault rather than they.
+# As many coins without a day are a provider that is late.
 _SILENCE = 3
+# The HTTP status for a coin that the provider does not know, or not any more.
+_UNKNOWN = 404
 
 WantedDays = Mapping[str, Sequence[date]]
 Answer = tuple[routes.Call, Fetched[pd.DataFrame]]
@@ -69,7 +71,8 @@ def fetch_histories(
             if (in_window := [day for day in of_coin if start <= day <= end])
         }
         batch, outcome = _fetch_window(platform, within, route)
-        failed |= outcome.failed
+        # A coin the provider does not know is that coin's end, not a failure to fetch.
+        failed |= {c: error for c, error in outcome.failed.items() if error.status != _UNKNOWN}
         yield batch
     coins = {coin for of_day in tracked.values() for coin in of_day.coins}
     fail_if_too_much_missing(
@@ -110,7 +113,7 @@ def _fetch_window(
     found = {
         coin: _found(coin, wanted[coin], outcome.answered.get(coin, []), route) for coin in wanted
     }
-    nobody = len(asked) >= _SILENCE and not any(of.seen_until for of in found.values())
+    reached = max((of.seen_until for of in found.values() if of.seen_until), default=None)
     inspected: dict[str, list[date]] = {}
     gaps: list[Gap] = []
     for coin, of_coin in found.items():
@@ -120,13 +123,22 @@ def _fetch_window(
         inspected[coin] = sorted(whole | set(due))
         for day in set(due) - whole:
             error = outcome.failed.get(coin)
-            reason = _older(day, oldest, plan) or (_told(error) if error else None)
-            gaps.append(_gap(coin, day, reason, of_coin.seen_until, now, nobody))
+            # Where no coin at all reaches the day, the provider is at fault rather than they.
+            stuck = len(asked) >= _SILENCE and (reached is None or reached < close_of(day))
+            if day < oldest:
+                gaps.append(Gap(coin, day, "missing", _older(plan)))
+            elif error is not None and error.status != _UNKNOWN:
+                gaps.append(Gap(coin, day, "missing", _told(error)))
+            elif now - close_of(day) < GRACE or (stuck and error is None):
+                told = _told(error) if error else "not at the provider yet"
+                gaps.append(Gap(coin, day, "missing", told))
+            else:
+                gaps.append(Gap(coin, day, "no_data_at_provider", "the provider has no value"))
     frames = [
         of.rows.drop(columns=["day", "ends_at"]) for of in found.values() if of.rows is not None
     ]
     rows = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
-    return Batch(rows, Inspection(inspected, gaps)), outcome
+    return Batch(rows, Inspection(inspected, gaps, now)), outcome
 
 
 def ask(coingecko: CoinGecko, coin: str, call: routes.Call) -> Fetched[pd.DataFrame]:
@@ -175,26 +187,7 @@ def _found(coin: str, wanted: Sequence[date], answers: Sequence[Answer], route: 
     return found
 
 
-def _gap(
-    coin: str,
-    day: date,
-    reason: str | None,
-    seen_until: datetime | None,
-    now: datetime,
-    nobody: bool,
-) -> Gap:
-    """Say whether a day will still come: only a later day, or time, shows that it will not."""
-    if reason is not None:
-        return Gap(coin, day, "missing", reason)
-    overtaken = seen_until is not None and seen_until > close_of(day)
-    if overtaken or (now - close_of(day) >= GRACE and not nobody):
-        return Gap(coin, day, "no_data_at_provider", "the provider has no value")
-    return Gap(coin, day, "missing", "not at the provider yet")
-
-
-def _older(day: date, oldest: date, plan: Plan) -> str | None:
-    if day >= oldest:
-        return None
+def _older(plan: Plan) -> str:
     return f"older than the {plan.history_days} days of the plan '{plan.name}'"
 
 

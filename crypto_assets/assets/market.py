@@ -89,19 +89,23 @@ def _market_caps(platform: Platform, first: date, last: date) -> Iterator[Batch]
 
 
 def _snapshot(platform: Platform, today: date) -> Fetched[MarketsPage]:
-    """Fetch the largest coins, and by name those of yesterday and today that rank lower."""
+    """Fetch the largest coins, and by name those tracked lately that rank lower."""
     universe = platform.settings.universe
     known = tracked_by_day(platform.warehouse, today - DAY, today)
-    also = {coin for tracked in known.values() for coin in tracked.coins} | set(universe.always)
+    also = {coin for tracked in known.values() for coin in tracked.coins}
+    also |= {*universe.always, *_lately(platform, today)}
     return platform.coingecko.all_markets(universe.tracked, also=also)
+
+
+def _lately(platform: Platform, today: date) -> frozenset[str]:
+    """Return the coins of the last two days: one that is away now may be back tomorrow."""
+    return coins_with_rows(platform.warehouse, today - 2 * DAY, today - DAY)
 
 
 def _chosen(platform: Platform, snapshot: Fetched[MarketsPage]) -> frozenset[str]:
     """Return the coins to track on the day a snapshot was taken."""
     universe, today = platform.settings.universe, snapshot.observed_at.date()
-    # A coin that was there two days ago and is not now may be back tomorrow; later it is dead.
-    lately = coins_with_rows(platform.warehouse, today - 2 * DAY, today - DAY)
-    return choose(snapshot.data.frame, universe.tracked, universe.always, lately)
+    return choose(snapshot.data.frame, universe.tracked, universe.always, _lately(platform, today))
 
 
 def _from_snapshot(
@@ -138,7 +142,7 @@ def _snapshot_batch(snapshot: Fetched[MarketsPage], day: date, tracked: Tracked)
     provenance = ["is_final", "source", "observed_at", "raw_id"]
     return Batch(
         rows[[*MARKET_CAPS.content_columns, *provenance]],
-        Inspection({coin: [day] for coin in coins}, gaps),
+        Inspection({coin: [day] for coin in coins}, gaps, snapshot.observed_at),
     )
 
 

@@ -42,7 +42,9 @@ def fear_greed(
     newest = history["date"].max().date()
     gaps = [_gap(day, newest) for day in due if day not in present]
     return dg.MaterializeResult(
-        value=Batch(rows, Inspection({SERIES: sorted(present | set(due))}, gaps))
+        value=Batch(
+            rows, Inspection({SERIES: sorted(present | set(due))}, gaps, fetched.observed_at)
+        )
     )
 
 

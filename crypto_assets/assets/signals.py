@@ -35,8 +35,8 @@ def ema_signals(
     refuse_without_inputs(members, "market_caps and ranks", first, last)
     computed = signals.ema_signals(history, pairs)
     rows = computed.merge(members, on=["date", "coin_id"])
-    rows = rows.merge(history[["date", "coin_id", "is_final", "observed_at"]])
+    rows = rows.merge(history[["date", "coin_id", "observed_at"]])
     complete = complete_days(platform, [MARKET_CAPS, RANKS], first, last)
     return derived_rows(rows, EMA_SIGNALS, platform).assign(
-        is_final=rows["is_final"] & rows["date"].isin(complete), materialized_at=started_at
+        is_final=rows["date"].isin(complete), materialized_at=started_at
     )

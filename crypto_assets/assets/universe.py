@@ -27,7 +27,7 @@ stored AS (
     UNION ALL
     SELECT day, series, NULL FROM ({gap_days_sql()}) WHERE table_name = 'market_caps'
 )
-SELECT date, list(DISTINCT coin_id), coalesce(bool_or(is_point_in_time), false)
+SELECT date, list(DISTINCT coin_id), bool_or(is_point_in_time)
 FROM stored, near
 WHERE date BETWEEN $first AND $last OR date = before OR date = after
 GROUP BY date
@@ -51,30 +51,36 @@ def tracked_by_day(
     A stored day keeps its set. Another one takes the last set chosen in time before it, else the
     first one after it, else `known_today`; the latter two are not point in time.
     """
-    stored = _stored(warehouse, first, last)
-    chosen = sorted(day for day, tracked in stored.items() if tracked.is_point_in_time)
-    fallback = (
-        Tracked(frozenset(known_today), is_point_in_time=False) if known_today is not None else None
-    )
+    told = _stored(warehouse, first, last)
+    chosen = {day: coins for day, (coins, in_time) in told.items() if in_time}
+    fallback = Tracked(frozenset(known_today), False) if known_today is not None else None
     found: dict[date, Tracked] = {}
     for day in days(first, last):
-        tracked = stored.get(day) or _nearest(stored, chosen, day) or fallback
-        if tracked:
-            found[day] = tracked
+        nearest = _nearest(chosen, day) or fallback
+        if day in told:
+            coins, in_time = told[day]
+            # A day of gaps alone says nothing of when its coins were chosen.
+            if in_time is None:
+                in_time = nearest is not None and nearest.is_point_in_time
+            found[day] = Tracked(coins, in_time, is_stored=True)
+        elif nearest:
+            found[day] = nearest
     return found
 
 
-def _nearest(stored: dict[date, Tracked], chosen: Sequence[date], day: date) -> Tracked | None:
+def _nearest(chosen: Mapping[date, frozenset[str]], day: date) -> Tracked | None:
     before = [known for known in chosen if known < day]
     if before:
-        return Tracked(stored[before[-1]].coins, is_point_in_time=True)
-    return Tracked(stored[chosen[0]].coins, is_point_in_time=False) if chosen else None
+        return Tracked(chosen[max(before)], is_point_in_time=True)
+    return Tracked(chosen[min(chosen)], is_point_in_time=False) if chosen else None
 
 
-def _stored(warehouse: Warehouse, first: date, last: date) -> dict[date, Tracked]:
+def _stored(
+    warehouse: Warehouse, first: date, last: date
+) -> dict[date, tuple[frozenset[str], bool | None]]:
     with warehouse.session("reading the universe") as connection:
         rows = connection.execute(_STORED, {"first": first, "last": last}).fetchall()
-    return {day: Tracked(frozenset(coins), in_time, is_stored=True) for day, coins, in_time in rows}
+    return {day: (frozenset(coins), in_time) for day, coins, in_time in rows}
 
 
 def unsettled(
@@ -99,8 +105,9 @@ def unsettled(
             f"""SELECT pairs.coin_id, CAST(pairs.day AS DATE) AS day FROM pairs
             ANTI JOIN (
                 SELECT coin_id, {day_of(table)} AS day FROM {quoted(table.name)}
-                GROUP BY ALL
-                HAVING bool_and(is_final) AND max(observed_at) >= day + INTERVAL 1 DAY
+                GROUP BY 1, 2
+                HAVING bool_and(is_final)
+                    AND max(observed_at) >= max({day_of(table)}) + INTERVAL 1 DAY
                     AND count(*) >= {table.rows_a_day} {exact}
             ) AS settled ON settled.coin_id = pairs.coin_id AND settled.day = pairs.day
             ANTI JOIN (SELECT * FROM gaps WHERE table_name = ? AND state = 'no_data_at_provider')

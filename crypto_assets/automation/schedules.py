@@ -45,8 +45,8 @@ def hourly_candles_tick(at: datetime) -> Tick:
 
 
 def fear_greed_tick(at: datetime) -> Tick:
-    """Ask for yesterday, which is final now, and today."""
-    return Tick(at.date() - DAY, at.date(), jobs.FEAR_GREED.tables)
+    """Ask for today, and for the days before, which are final now; one call brings them all."""
+    return Tick(at.date() - CATCH_UP_DAYS * DAY, at.date(), jobs.FEAR_GREED.tables)
 
 
 def daily_close_tick(at: datetime) -> Tick:

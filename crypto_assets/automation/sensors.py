@@ -64,8 +64,9 @@ def request_for_stale_days(settings: Settings) -> dg.RunRequest | dg.SkipReason:
     if needed is None:
         return dg.SkipReason("Everything calculated is newer than what it is made of.")
     return dg.RunRequest(
-        # Asked for once: what fails is asked for again when there is something new to go by.
-        run_key=f"{needed.first} {needed.last} {needed.tables} {needed.newest_input_at}",
+        # What fails is asked for again when there is something new to go by, or after an hour.
+        run_key=f"{needed.first} {needed.last} {needed.tables} {needed.newest_input_at} "
+        f"{settings.clock.now():%Y-%m-%d %H}",
         asset_selection=[dg.AssetKey(name) for name in needed.tables],
         tags=range_tags(needed.first, needed.last),
     )

@@ -5,25 +5,33 @@ from datetime import date, datetime
 import duckdb
 
 from crypto_assets.periods import DAY, days
-from crypto_assets.tables import Table, partitioned
+from crypto_assets.tables import TABLES, Table, partitioned
 from crypto_assets.warehouse.warehouse import Warehouse
 
 
 def unfinished_days(warehouse: Warehouse, first: date, now: datetime) -> list[date]:
-    """Return the days from `first` on that some table lacks, or has not as new as could be.
+    """Return the days from `first` on that some table could have more of if asked at `now`.
 
-    A closed day is finished once it is final in every table; the running day once its market
-    snapshot was taken at `now` or later.
+    A closed day is done once it is final, or was asked for at `now` already, as in a home whose
+    clock stands still; in a calculated table once it is there, since `staleness` tells the rest.
     """
     with warehouse.session("looking for unfinished days") as connection:
-        left = {
-            day
-            for table in partitioned()
-            for day in unfinished_closed_days(connection, table, first, now)
+        done = {
+            (table, day)
+            for table, day, is_final, asked_at in connection.execute(
+                "SELECT table_name, date, is_final, asked_at FROM coverage"
+            ).fetchall()
+            if is_final or TABLES[table].derived or (asked_at and asked_at >= now)
         }
         row = connection.execute(
             "SELECT max(observed_at) FROM market_caps WHERE date = ?", [now.date()]
         ).fetchone()
+    left = {
+        day
+        for table in partitioned()
+        for day in days(first, _last_due(table, now))
+        if (table.name, day) not in done
+    }
     snapshot_at = row[0] if row else None
     if snapshot_at is None or snapshot_at < now:
         left.add(now.date())
@@ -38,5 +46,8 @@ def unfinished_closed_days(
         "SELECT date FROM coverage WHERE table_name = ? AND is_final", [table.name]
     ).fetchall()
     final = {day for (day,) in rows}
-    last_due = (now - table.ready_after).date() - DAY
-    return [day for day in days(first, last_due) if day not in final]
+    return [day for day in days(first, _last_due(table, now)) if day not in final]
+
+
+def _last_due(table: Table, now: datetime) -> date:
+    return (now - table.ready_after).date() - DAY

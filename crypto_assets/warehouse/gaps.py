@@ -6,7 +6,7 @@ caller to say.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from typing import Literal
 
 import duckdb
@@ -29,10 +29,11 @@ class Gap:
 
 @dataclass(frozen=True)
 class Inspection:
-    """Which days were looked for, by series, and which of them are not there."""
+    """Which days were looked for, by series, which of them are not there, and when that was."""
 
     days: Mapping[str, Sequence[date]]
     gaps: Sequence[Gap] = ()
+    checked_at: datetime | None = None
 
 
 def gap_days_sql() -> str:
@@ -67,7 +68,7 @@ def record(connection: duckdb.DuckDBPyConnection, table_name: str, found: Inspec
             UNION ALL BY NAME
             SELECT series::VARCHAR AS series, CAST(day AS DATE) AS day, state::VARCHAR AS state,
                 reason::VARCHAR AS reason, $now::TIMESTAMP AS checked_at FROM found_gaps""",
-            {"table": table_name, "now": wall_now()},
+            {"table": table_name, "now": found.checked_at or wall_now()},
         )
         connection.execute(
             "DELETE FROM gaps WHERE table_name = ? AND series IN (SELECT series FROM inspected)",

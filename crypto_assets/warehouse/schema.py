@@ -169,21 +169,14 @@ def _add_columns(connection: duckdb.DuckDBPyConnection, existing: dict[str, set[
 
 def _coverage_view_sql() -> str:
     """Each day of each table that has rows or known gaps; final when nothing more is to come."""
-    stored = " UNION ALL ".join(
-        f"SELECT '{table.name}' AS table_name, {day_of(table)} AS date, "
-        f"count(*) AS rows_stored, {_series_count(table)} AS series_stored, "
-        # Final hours alone do not end a day: something must have been seen after its close.
-        f"bool_and(is_final) AND max(observed_at) >= max({day_of(table)}) + INTERVAL 1 DAY "
-        f"AS rows_final, max(observed_at) AS observed_at "
-        f"FROM {quoted(table.name)} GROUP BY ALL"
-        for table in partitioned()
-    )
+    stored = " UNION ALL ".join(map(_stored_days_sql, partitioned()))
     return f"""
     CREATE OR REPLACE VIEW coverage AS
     WITH stored AS ({stored}),
     absent AS (
         SELECT table_name, day AS date,
-            coalesce(list(series ORDER BY series) FILTER (WHERE state = 'missing'), []) AS missing
+            coalesce(list(series ORDER BY series) FILTER (WHERE state = 'missing'), []) AS missing,
+            max(checked_at) AS checked_at
         FROM ({gap_days_sql()}) GROUP BY ALL
     )
     SELECT table_name, date,
@@ -192,12 +185,34 @@ def _coverage_view_sql() -> str:
         coalesce(len(missing), 0) AS series_missing,
         coalesce(missing, []) AS missing,
         coalesce(rows_final, true) AND coalesce(len(missing), 0) = 0 AS is_final,
-        observed_at
+        observed_at, greatest(observed_at, checked_at) AS asked_at
     FROM stored FULL JOIN absent USING (table_name, date)
     """
+
+
+def _stored_days_sql(table: Table) -> str:
+    """One row a stored day; a provisional row that will never be final holds up no day."""
+    given_up, join = "false", ""
+    if table.series_column:
+        given_up = "given_up.series IS NOT NULL"
+        join = (
+            f"LEFT JOIN (FROM ({gap_days_sql()}) WHERE table_name = '{table.name}' "
+            f"AND state = 'no_data_at_provider') AS given_up "
+            f"ON given_up.series = rows.{quoted(table.series_column)} "
+            f"AND given_up.day = {day_of(table, 'rows.')}"
+        )
+    day = day_of(table, "rows.")
+    return (
+        f"SELECT '{table.name}' AS table_name, {day} AS date, "
+        f"count(*) AS rows_stored, {_series_count(table)} AS series_stored, "
+        # Final hours alone do not end a day: something must have been seen after its close.
+        f"bool_and(is_final OR {given_up}) AND (max(observed_at) >= max({day}) + INTERVAL 1 DAY "
+        f"OR bool_and({given_up})) AS rows_final, max(observed_at) AS observed_at "
+        f"FROM {quoted(table.name)} AS rows {join} GROUP BY {day}"
+    )
 
 
 def _series_count(table: Table) -> str:
     if table.series_column is None:
         return "1"
-    return f"count(DISTINCT {quoted(table.series_column)})"
+    return f"count(DISTINCT rows.{quoted(table.series_column)})"

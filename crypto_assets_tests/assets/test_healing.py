@@ -8,6 +8,7 @@ import pandas as pd
 
 from crypto_assets.sandbox import Market
 from crypto_assets.tables import TABLES
+from crypto_assets.warehouse.staleness import recalculation
 from crypto_assets_tests.lab import NOON, Lab, open_lab
 
 TODAY = NOON.date()
@@ -44,16 +45,58 @@ def test_a_hole_that_later_days_have_passed_is_not_asked_for_again(lab: Lab) -> 
     assert lab.server.stats()["total"] == 0
 
 
-def test_when_every_coin_is_silent_the_provider_is_at_fault(lab: Lab) -> None:
-    lab.run(["market_caps"], TODAY)
-    coins = list(lab.sql("SELECT coin_id FROM market_caps")["coin_id"])
-    fault_on(lab, "vanish", *coins, match={"endpoint": "coins/{id}/market_chart"})
-    old = YESTERDAY - timedelta(days=30)
-    lab.run(["market_caps"], old, old + timedelta(days=5))
-    assert set(lab.sql("FROM gaps")["state"]) == {"missing"}
+def test_a_provider_stuck_for_days_is_not_taken_for_coins_without_data(lab: Lab) -> None:
+    days = [YESTERDAY - timedelta(days=n) for n in range(4)]
+    lab.server.faults.add(*({"kind": "missing_day", "date": str(day)} for day in days))
+    lab.run(["market_caps"], days[-1] - timedelta(days=1), YESTERDAY)
+    told = lab.sql("SELECT DISTINCT state, reason FROM gaps")
+    assert told.to_numpy().tolist() == [["missing", "not at the provider yet"]]
     lab.server.faults.clear()
-    lab.run(["market_caps"], old, old + timedelta(days=5))
-    assert len(lab.sql("FROM market_caps WHERE date < ?", YESTERDAY)) == 60
+    lab.run(["market_caps"], days[-1], YESTERDAY)
+    assert len(lab.sql("FROM market_caps WHERE is_final")) == 50
+    assert lab.sql("FROM gaps").empty
+
+
+def test_a_coin_the_provider_no_longer_knows_holds_up_its_days_for_two_days_only(
+    tmp_path: Path, market: Market
+) -> None:
+    with open_lab(tmp_path, market, universe={"tracked": 25}) as lab:
+        lab.run(CAPS, TODAY)
+        lab.server.faults.add(
+            {"kind": "status", "code": 404, "shape": "error", "match": {"coin_id": "cardano"}}
+        )
+        assert lab.at(datetime(2026, 3, 11, 1, 0)).run(CAPS, TODAY).succeeded
+        final = "SELECT is_final FROM coverage WHERE table_name = 'ranks' AND date = ?"
+        assert not lab.sql(final, TODAY)["is_final"][0]
+        assert lab.at(datetime(2026, 3, 13, 1, 0)).run(CAPS, TODAY).succeeded
+        # Its provisional row of the running day stays, and stays provisional.
+        row = lab.sql("FROM market_caps WHERE coin_id = 'cardano'")
+        assert list(row["is_final"]) == [False]
+        assert lab.sql(final, TODAY)["is_final"][0]
+        assert recalculation(lab.warehouse, lab.now, lab.settings.signals.span_pairs) is None or (
+            lab.fill(CAPS, TODAY).succeeded
+            and recalculation(lab.warehouse, lab.now, lab.settings.signals.span_pairs) is None
+        )
+
+
+def test_a_second_run_of_closed_hours_makes_no_call(lab: Lab) -> None:
+    lab.run(["market_caps", "ohlc_hourly"], YESTERDAY - timedelta(days=2), YESTERDAY)
+    lab.server.reset()
+    lab.run(["ohlc_hourly"], YESTERDAY - timedelta(days=2), YESTERDAY)
+    assert lab.server.stats()["calls"].get("coingecko/coins/{id}/ohlc/range") is None
+
+
+def test_coins_at_the_edge_of_the_universe_come_and_go_without_gaps(
+    tmp_path: Path, market: Market
+) -> None:
+    with open_lab(tmp_path, market, universe={"tracked": 250}) as lab:
+        for n in range(4):
+            lab.at(datetime(2026, 3, 10 + n, 12, 0))
+            assert lab.run(["market_caps"], lab.now.date()).succeeded
+        gaps = lab.sql("FROM gaps")
+        assert gaps.empty
+        sizes = lab.sql("SELECT date, count(*) AS n FROM market_caps GROUP BY date")
+        assert set(sizes["n"]) == {250}
 
 
 def test_a_coin_that_was_away_all_day_is_healed_after_midnight(lab: Lab) -> None:

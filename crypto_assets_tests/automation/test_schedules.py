@@ -50,7 +50,7 @@ def utc(text: str) -> datetime:
         ("hourly_candles_refresh", "2026-03-10T01:30", "2026-03-09", "2026-03-10", {"ohlc_hourly"}),
         ("hourly_candles_refresh", "2026-03-10T12:30", "2026-03-10", "2026-03-10", {"ohlc_hourly"}),
         ("hourly_candles_refresh", "2026-01-01T00:30", "2025-12-31", "2026-01-01", {"ohlc_hourly"}),
-        ("fear_greed_refresh", "2026-03-10T00:10", "2026-03-09", "2026-03-10", {"fear_greed"}),
+        ("fear_greed_refresh", "2026-03-10T00:10", "2026-03-03", "2026-03-10", {"fear_greed"}),
         ("daily_close", "2026-03-10T01:00", "2026-03-03", "2026-03-09", CLOSE),
         ("daily_close", "2026-01-01T01:00", "2025-12-25", "2025-12-31", CLOSE),
         (
