@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -132,8 +133,11 @@ def test_a_day_with_a_missing_coin_is_not_finished_by_one_without_data(
 ) -> None:
     only("market_caps")
     warehouse.write(Batch(NONE_OF_IT, gap("a", D1, "no_data_at_provider")), frames.to())
-    warehouse.write(Batch(NONE_OF_IT, gap("b", D1)), frames.to())
+    asked = replace(gap("b", D1), checked_at=at("2026-01-06 01:00"))
+    warehouse.write(Batch(NONE_OF_IT, asked), frames.to())
     assert unfinished_days(warehouse, D1, at("2026-01-06 12:00")) == [D1, D2]
+    # At the moment it was asked, as in a home whose clock stands still, there is no more to have.
+    assert unfinished_days(warehouse, D1, at("2026-01-06 01:00")) == [D2]
 
 
 @pytest.mark.parametrize(
