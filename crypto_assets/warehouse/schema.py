@@ -176,7 +176,7 @@ def _coverage_view_sql() -> str:
     absent AS (
         SELECT table_name, day AS date,
             coalesce(list(series ORDER BY series) FILTER (WHERE state = 'missing'), []) AS missing,
-            max(checked_at) AS checked_at
+            min(checked_at) FILTER (WHERE state = 'missing') AS checked_at
         FROM ({gap_days_sql()}) GROUP BY ALL
     )
     SELECT table_name, date,
@@ -185,7 +185,7 @@ def _coverage_view_sql() -> str:
         coalesce(len(missing), 0) AS series_missing,
         coalesce(missing, []) AS missing,
         coalesce(rows_final, true) AND coalesce(len(missing), 0) = 0 AS is_final,
-        observed_at, greatest(observed_at, checked_at) AS asked_at
+        observed_at, coalesce(checked_at, observed_at) AS asked_at
     FROM stored FULL JOIN absent USING (table_name, date)
     """
 
