@@ -121,19 +121,15 @@ def _fetch_window(
         # What is not due yet is neither there nor missing: what is known of it stays.
         due = [day for day in wanted[coin] if is_final(close_of(day), now, route.table.ready_after)]
         inspected[coin] = sorted(whole | set(due))
+        error = outcome.failed.get(coin)
         for day in set(due) - whole:
-            error = outcome.failed.get(coin)
-            # Where no coin at all reaches the day, the provider is at fault rather than they.
-            stuck = len(asked) >= _SILENCE and (reached is None or reached < close_of(day))
             if day < oldest:
                 gaps.append(Gap(coin, day, "missing", _older(plan)))
-            elif error is not None and error.status != _UNKNOWN:
-                gaps.append(Gap(coin, day, "missing", _told(error)))
-            elif now - close_of(day) < GRACE or (stuck and error is None):
-                told = _told(error) if error else "not at the provider yet"
-                gaps.append(Gap(coin, day, "missing", told))
-            else:
-                gaps.append(Gap(coin, day, "no_data_at_provider", "the provider has no value"))
+                continue
+            # Where no coin at all reaches the day, the provider is at fault rather than they.
+            stuck = len(asked) >= _SILENCE and (reached is None or reached < close_of(day))
+            is_young = now - close_of(day) < GRACE
+            gaps.append(_gap(coin, day, error, may_come=is_young or stuck, is_young=is_young))
     frames = [
         of.rows.drop(columns=["day", "ends_at"]) for of in found.values() if of.rows is not None
     ]
@@ -185,6 +181,18 @@ def _found(coin: str, wanted: Sequence[date], answers: Sequence[Answer], route: 
             joined = joined.sort_values("exactness", kind="stable")
         found.rows = joined.drop_duplicates(list(route.table.key), keep="last")
     return found
+
+
+def _gap(
+    coin: str, day: date, error: ProviderError | None, *, may_come: bool, is_young: bool
+) -> Gap:
+    """Say whether a day that is not there may still come, or will not."""
+    if error is None:
+        if may_come:
+            return Gap(coin, day, "missing", "not at the provider yet")
+    elif error.status != _UNKNOWN or is_young:
+        return Gap(coin, day, "missing", _told(error))
+    return Gap(coin, day, "no_data_at_provider", "the provider has no value")
 
 
 def _older(plan: Plan) -> str:

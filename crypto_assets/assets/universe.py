@@ -3,6 +3,7 @@
 The tracked set of a day is stored with it: its rows in `market_caps` and its gaps. No fetching.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -34,6 +35,10 @@ GROUP BY date
 """
 
 
+# By day: its coins, and whether they were chosen in time (None where only gaps are stored).
+Stored = dict[date, tuple[frozenset[str], bool | None]]
+
+
 @dataclass(frozen=True)
 class Tracked:
     """The coins tracked on one day; point in time if they were chosen with what was known then."""
@@ -52,11 +57,11 @@ def tracked_by_day(
     first one after it, else `known_today`; the latter two are not point in time.
     """
     told = _stored(warehouse, first, last)
-    chosen = {day: coins for day, (coins, in_time) in told.items() if in_time}
+    chosen = sorted(day for day, (_, in_time) in told.items() if in_time)
     fallback = Tracked(frozenset(known_today), False) if known_today is not None else None
     found: dict[date, Tracked] = {}
     for day in days(first, last):
-        nearest = _nearest(chosen, day) or fallback
+        nearest = _nearest(told, chosen, day) or fallback
         if day in told:
             coins, in_time = told[day]
             # A day of gaps alone says nothing of when its coins were chosen.
@@ -68,16 +73,16 @@ def tracked_by_day(
     return found
 
 
-def _nearest(chosen: Mapping[date, frozenset[str]], day: date) -> Tracked | None:
-    before = [known for known in chosen if known < day]
-    if before:
-        return Tracked(chosen[max(before)], is_point_in_time=True)
-    return Tracked(chosen[min(chosen)], is_point_in_time=False) if chosen else None
+def _nearest(told: Stored, chosen: Sequence[date], day: date) -> Tracked | None:
+    if not chosen:
+        return None
+    place = bisect_left(chosen, day)
+    # The last day chosen in time before this one, else the first after it.
+    coins, _ = told[chosen[max(place - 1, 0)]]
+    return Tracked(coins, is_point_in_time=place > 0)
 
 
-def _stored(
-    warehouse: Warehouse, first: date, last: date
-) -> dict[date, tuple[frozenset[str], bool | None]]:
+def _stored(warehouse: Warehouse, first: date, last: date) -> Stored:
     with warehouse.session("reading the universe") as connection:
         rows = connection.execute(_STORED, {"first": first, "last": last}).fetchall()
     return {day: (frozenset(coins), in_time) for day, coins, in_time in rows}

@@ -177,10 +177,9 @@ def _remove_what_is_gone(
             f"{stored} SEMI JOIN whole ON {_same(stored, 'whole', slices)} "
             f"ANTI JOIN {_STAGED} ON {_same(stored, _STAGED, table.key)}"
         )
-        key = ", ".join(f"{quoted(name)} := {stored}.{quoted(name)}" for name in table.key)
         connection.execute(
-            f"CREATE OR REPLACE TEMP TABLE gone AS SELECT *, "
-            f"CAST(to_json(struct_pack({key})) AS VARCHAR) AS key_json FROM {gone}"
+            "CREATE OR REPLACE TEMP TABLE gone AS "
+            f"SELECT *, {_key_json(stored, table)} AS key_json FROM {gone}"
         )
     finally:
         connection.unregister("whole")
@@ -215,13 +214,12 @@ def _count_changed(connection: duckdb.DuckDBPyConnection, table: Table) -> int:
 def _record_restatements(connection: duckdb.DuckDBPyConnection, to: Write) -> int:
     """Log each final value a provider changed; better knowledge of a rebuilt candle is none."""
     table = to.table
-    key = ", ".join(f"{quoted(name)} := staged.{quoted(name)}" for name in table.key)
     better = "stored.exactness <> staged.exactness" if table.has_exactness else "false"
     # What was chosen or computed by us is not the provider's to restate.
     skipped = {*table.key, "is_point_in_time", "session", "band", "exactness"}
     values = [column for column in table.columns if column.name not in skipped]
     changes = " UNION ALL ".join(
-        f"SELECT ?, {day_of(table, 'staged.')}, CAST(to_json(struct_pack({key})) AS VARCHAR), "
+        f"SELECT ?, {day_of(table, 'staged.')}, {_key_json(_STAGED, table)}, "
         f"'{c.name}', CAST(stored.{quoted(c.name)} AS VARCHAR), "
         f"CAST(staged.{quoted(c.name)} AS VARCHAR), stored.observed_at, staged.observed_at, ?, ? "
         f"FROM {_STAGED} JOIN {quoted(table.name)} AS stored "
@@ -284,6 +282,12 @@ def _count_stored(connection: duckdb.DuckDBPyConnection, to: Write, report: Writ
 
 def _same(left: str, right: str, columns: tuple[str, ...]) -> str:
     return " AND ".join(f"{left}.{quoted(name)} = {right}.{quoted(name)}" for name in columns)
+
+
+def _key_json(alias: str, table: Table) -> str:
+    """Return the SQL of a row's key as JSON, as `restatements` names rows."""
+    parts = ", ".join(f"{quoted(name)} := {alias}.{quoted(name)}" for name in table.key)
+    return f"CAST(to_json(struct_pack({parts})) AS VARCHAR)"
 
 
 def _list(columns: tuple[str, ...]) -> str:
