@@ -6,8 +6,8 @@ from typing import Any
 import dagster as dg
 
 from crypto_assets.assets.build import build_assets, daily_partitions
-from crypto_assets.assets.platform import platform_resource
-from crypto_assets.automation.jobs import build_jobs
+from crypto_assets.assets.resource import platform_resource
+from crypto_assets.automation.jobs import REFRESHES, build_jobs
 from crypto_assets.automation.schedules import build_schedules
 from crypto_assets.automation.sensors import build_sensors
 from crypto_assets.checks.build import build_checks
@@ -28,7 +28,7 @@ def build_definitions(
             is_sandbox=settings.is_sandbox,
             history_start=settings.history.start.isoformat(),
         ),
-        "platform": platform_resource(settings),
+        "platform": platform_resource(settings, {job.name: job.tables for job in REFRESHES}),
     }
     return dg.Definitions(
         assets=build_assets(partitions),

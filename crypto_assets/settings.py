@@ -9,7 +9,7 @@ import difflib
 import os
 import re
 from collections.abc import Mapping
-from datetime import date, datetime, timezone
+from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -27,7 +27,7 @@ from pydantic import (
     model_validator,
 )
 
-from crypto_assets.periods import Clock
+from crypto_assets.periods import Clock, midnight
 
 PREFIX = "CRYPTO_ASSETS_"
 FILE_NAME = "crypto_assets.yaml"
@@ -62,6 +62,27 @@ def _cron(value: str) -> str:
                 return value
             raise ValueError("never happens: no such day in these months")
     raise ValueError("must be a cron expression of five fields in UTC, e.g. '0 * * * *'")
+
+
+def ticks(cron: str, day: date) -> list[datetime]:
+    """Return when a cron expression (UTC) fires on one day, ascending."""
+    minutes, hours, days, months, weekdays = (
+        _cron_values(*pair) for pair in zip(cron.split(), _CRON_RANGES, strict=True)
+    )
+    day_field, weekday_field = cron.split()[2], cron.split()[4]
+    on_day = day.day in days
+    # Sunday is 0 and 7.
+    on_weekday = bool({day.isoweekday() % 7, day.isoweekday()} & weekdays)
+    # Where both are restricted, either will do.
+    either = not day_field.startswith("*") and not weekday_field.startswith("*")
+    fires = (on_day or on_weekday) if either else (on_day and on_weekday)
+    if day.month not in months or not fires:
+        return []
+    return [
+        midnight(day) + timedelta(hours=h, minutes=m)
+        for h in sorted(hours)
+        for m in sorted(minutes)
+    ]
 
 
 def _cron_values(field: str, allowed: tuple[int, int]) -> set[int]:
@@ -125,6 +146,12 @@ class CoinGeckoSettings(_Section):
     base_url: Url | None = Field(None, description="Another host; by default the plan's own.")
     calls_per_minute: Number | None = Field(
         None, ge=1, description="Another rate limit; by default the plan's safe one."
+    )
+    credits_per_month: Number | None = Field(
+        None, ge=1, description="Another monthly budget; by default the plan's."
+    )
+    may_exceed_credits: bool = Field(
+        False, description="Whether a run may start that needs more credits than the month has."
     )
 
     @model_validator(mode="after")
@@ -202,13 +229,26 @@ class SignalSettings(_Section):
 class FetchSettings(_Section):
     """How patient fetching is."""
 
-    threads: Number = Field(8, ge=1, le=64, description="Requests in flight at most.")
+    threads: Number = Field(
+        16, ge=1, le=64, description="Requests in flight at most, within the calls per minute."
+    )
     timeout_seconds: float = Field(30.0, gt=0, le=3600, description="For one response.")
     retry_budget_seconds: float = Field(
         60.0, ge=0, description="How long one request is tried again after transient errors."
     )
     max_missing_share: float = Field(
         0.05, ge=0, le=1, description="A step fails when more than this share of coins is missing."
+    )
+
+
+class RawSettings(_Section):
+    """How much of the raw responses is kept."""
+
+    keep_days: Number = Field(
+        1100, ge=1, le=36_500, description="Responses older than this are pruned."
+    )
+    keep_megabytes: Number = Field(
+        5_000, ge=1, description="The oldest responses are pruned beyond this size."
     )
 
 
@@ -244,6 +284,7 @@ class Settings(_Section):
     history: HistorySettings = Field(default_factory=HistorySettings)
     signals: SignalSettings = Field(default_factory=SignalSettings)
     fetch: FetchSettings = Field(default_factory=FetchSettings)
+    raw: RawSettings = Field(default_factory=RawSettings)
     schedules: ScheduleSettings = Field(default_factory=ScheduleSettings)
     sandbox: SandboxSettings | None = Field(None, description="Marks a sandbox home.")
 

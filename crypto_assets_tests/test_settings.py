@@ -120,7 +120,7 @@ def test_the_file_of_the_home_replaces_that_of_the_working_directory() -> None:
     assert settings.home == Path("elsewhere").absolute()
     assert settings.universe.tracked == 20
     # As a whole: nothing of the other file is left.
-    assert settings.fetch.threads == 8
+    assert settings.fetch.threads == 16
 
 
 @pytest.mark.parametrize("named_in", ["environment", "dotenv", "file", "argument"])

@@ -8,14 +8,14 @@ import pandas as pd
 
 from crypto_assets.assets.days import begun_days
 from crypto_assets.assets.fetching import failure
-from crypto_assets.assets.histories import Route, fetch_histories
+from crypto_assets.assets.histories import Filling, fetch_histories
 from crypto_assets.assets.platform import Platform
-from crypto_assets.assets.universe import Tracked, choose, tracked_by_day
+from crypto_assets.assets.universe import Tracked, choose, snapshot_kept, tracked_by_day
 from crypto_assets.calculations import candles
 from crypto_assets.providers import routes
 from crypto_assets.providers.errors import ProviderError
 from crypto_assets.providers.http import Fetched
-from crypto_assets.tables import OHLC_DAILY, OHLC_HOURLY
+from crypto_assets.tables import OHLC_DAILY, OHLC_HOURLY, Table
 from crypto_assets.warehouse.writer import Batch, Batches
 
 
@@ -24,7 +24,7 @@ def ohlc_daily(
 ) -> dg.MaterializeResult[Batches]:
     """Bring the daily candles of every tracked coin."""
     return dg.MaterializeResult(
-        value=Batches(_candles(platform, *begun_days(context, platform.clock), DAILY_ROUTE))
+        value=Batches(_candles(platform, *begun_days(context, platform.clock), DAILY_FILLING))
     )
 
 
@@ -33,31 +33,45 @@ def ohlc_hourly(
 ) -> dg.MaterializeResult[Batches]:
     """Bring the hourly candles of every tracked coin, or of the headline coins on free plans."""
     return dg.MaterializeResult(
-        value=Batches(_candles(platform, *begun_days(context, platform.clock), HOURLY_ROUTE))
+        value=Batches(_candles(platform, *begun_days(context, platform.clock), HOURLY_FILLING))
     )
 
 
-def _candles(platform: Platform, first: date, last: date, route: Route) -> Iterator[Batch]:
+def _candles(platform: Platform, first: date, last: date, filling: Filling) -> Iterator[Batch]:
     try:
-        tracked = _tracked(platform, first, last)
-        if route.table is OHLC_HOURLY and not platform.plan.is_paid:
-            # A call a coin and day would eat a free plan's month.
-            headline = frozenset(platform.settings.universe.headline)
-            tracked = {day: Tracked(headline, t.is_point_in_time) for day, t in tracked.items()}
-        yield from fetch_histories(platform, tracked, route)
+        universe = platform.settings.universe
+        known_today: frozenset[str] | None = None
+        if is_universe_unknown(platform, first, last):
+            now = platform.clock.now()
+            coingecko = platform.resuming(snapshot_kept(now), {now.date(): None})
+            markets = coingecko.all_markets(universe.tracked, also=universe.always)
+            known_today = choose(markets.data.frame, universe.tracked, universe.always)
+        tracked = tracked_candles(platform, filling.table, first, last, known_today)
+        yield from fetch_histories(platform, tracked, filling)
     except ProviderError as error:
         raise failure(error) from None
 
 
-def _tracked(platform: Platform, first: date, last: date) -> dict[date, Tracked]:
-    """Return the universe of each day; an empty warehouse takes today's largest coins."""
+def is_universe_unknown(platform: Platform, first: date, last: date) -> bool:
+    """Tell whether some of these days has no universe yet, as in an empty warehouse."""
     known = tracked_by_day(platform.warehouse, first, last)
-    if len(known) == (last - first).days + 1:
-        return known
-    universe = platform.settings.universe
-    markets = platform.coingecko.all_markets(universe.tracked, also=universe.always)
-    largest = choose(markets.data.frame, universe.tracked, universe.always)
-    return tracked_by_day(platform.warehouse, first, last, known_today=largest)
+    return len(known) < (last - first).days + 1
+
+
+def tracked_candles(
+    platform: Platform,
+    table: Table,
+    first: date,
+    last: date,
+    known_today: frozenset[str] | None = None,
+) -> dict[date, Tracked]:
+    """Return, by day, the coins that get candles; hourly ones are for few coins on free plans."""
+    tracked = tracked_by_day(platform.warehouse, first, last, known_today=known_today)
+    if table is OHLC_HOURLY and not platform.plan.is_paid:
+        # A call a coin and hour would eat a free plan's month.
+        headline = frozenset(platform.settings.universe.headline)
+        return {day: Tracked(headline, t.is_point_in_time) for day, t in tracked.items()}
+    return tracked
 
 
 def _rows_with(
@@ -90,15 +104,5 @@ def candles_from(
     return candles.aggregate(candles.closed_by(whole, observed_at, part), part, length)
 
 
-DAILY_ROUTE = Route(
-    OHLC_DAILY,
-    routes.daily_candles,
-    _rows_with("date", "1D"),
-    routes.daily_candle_window,
-)
-HOURLY_ROUTE = Route(
-    OHLC_HOURLY,
-    routes.hourly_candles,
-    _rows_with("open_time", "1h"),
-    routes.hourly_candle_window,
-)
+DAILY_FILLING = Filling(OHLC_DAILY, _rows_with("date", "1D"))
+HOURLY_FILLING = Filling(OHLC_HOURLY, _rows_with("open_time", "1h"))

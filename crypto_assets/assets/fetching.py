@@ -1,11 +1,12 @@
-"""Fetching many coins side by side: what failed is left out, counted and told.
+"""Fetching many things side by side: what failed is left out, counted and told.
 
 Belongs here: threads, the share that may be missing, and when to give up at once. What is asked
 of a provider is the caller's.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections import deque
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -19,40 +20,60 @@ from crypto_assets.providers.errors import (
     TransientError,
 )
 
+K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
 # With nothing answered and this many failed to, the provider is down rather than a coin.
 HOPELESS_AFTER = 3
 # Statuses that tell of a key, a plan or a block: every other coin would meet them too.
 _WHOLE_PROVIDER = frozenset({None, 401, 403})
+# One slice is fetched while the one before it is written; more would only take memory.
+_SLICES_AHEAD = 2
 
 
 @dataclass
-class Outcome(Generic[T]):
-    """What came of many requests, by series (a coin's id, an asset)."""
+class Outcome(Generic[K, T]):
+    """What came of many requests."""
 
-    answered: dict[str, T] = field(default_factory=dict)
-    failed: dict[str, ProviderError] = field(default_factory=dict)
+    answered: dict[K, T] = field(default_factory=dict)
+    failed: dict[K, ProviderError] = field(default_factory=dict)
 
 
-def fetch_each(series: Iterable[str], fetch: Callable[[str], T], threads: int) -> Outcome[T]:
-    """Call `fetch` for each series, up to `threads` at a time.
+def fetch_each(wanted: Collection[K], fetch: Callable[[K], T], threads: int) -> Outcome[K, T]:
+    """Call `fetch` for each of the wanted, up to `threads` at a time; as `fetch_slices`."""
+    (outcome,) = fetch_slices([list(wanted)], fetch, threads)
+    return outcome
+
+
+def fetch_slices(
+    slices: Iterable[Sequence[K]],
+    fetch: Callable[[K], T],
+    threads: int,
+    report: Callable[[int], None] = lambda _: None,
+) -> Iterator[Outcome[K, T]]:
+    """Yield the outcome of each slice, in order, while the next one is fetched already.
 
     One that fails is kept aside. Raises the `ProviderError` at once where it concerns the whole
-    provider: a key, plan or block at fault, or nobody answered and several failed.
+    provider: a key, plan or block at fault, or nobody of a slice answered and several failed.
+    `report` is called with how many have ended so far.
     """
-    outcome: Outcome[T] = Outcome()
+    waiting: deque[dict[Future[T], K]] = deque()
+    ended = 0
     with ThreadPoolExecutor(threads, thread_name_prefix="fetch") as pool:
-        waiting: dict[Future[T], str] = {pool.submit(fetch, name): name for name in series}
         try:
+            for wanted in slices:
+                waiting.append({pool.submit(fetch, name): name for name in wanted})
+                if len(waiting) == _SLICES_AHEAD:
+                    outcome = _collected(waiting.popleft(), ended, report)
+                    ended += len(outcome.answered) + len(outcome.failed)
+                    yield outcome
             while waiting:
-                done, _ = wait(waiting, return_when=FIRST_COMPLETED)
-                for future in done:
-                    _take(future, waiting.pop(future), outcome)
+                outcome = _collected(waiting.popleft(), ended, report)
+                ended += len(outcome.answered) + len(outcome.failed)
+                yield outcome
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return outcome
 
 
 def concerns_all(error: ProviderError) -> bool:
@@ -84,7 +105,17 @@ def fail_if_too_much_missing(
     )
 
 
-def _take(future: Future[T], name: str, outcome: Outcome[T]) -> None:
+def _collected(
+    waiting: dict[Future[T], K], ended_before: int, report: Callable[[int], None]
+) -> Outcome[K, T]:
+    outcome: Outcome[K, T] = Outcome()
+    for ended, future in enumerate(as_completed(waiting), start=ended_before + 1):
+        _take(future, waiting[future], outcome)
+        report(ended)
+    return outcome
+
+
+def _take(future: Future[T], name: K, outcome: Outcome[K, T]) -> None:
     try:
         outcome.answered[name] = future.result()
     except ProviderError as error:

@@ -7,6 +7,7 @@ import dagster as dg
 import pandas as pd
 
 from crypto_assets.assets.days import begun_days, due_days
+from crypto_assets.assets.deliveries import Page, Refusal
 from crypto_assets.assets.fetching import fail_if_too_much_missing, fetch_each
 from crypto_assets.assets.platform import Platform
 from crypto_assets.periods import DAY
@@ -14,6 +15,7 @@ from crypto_assets.providers.farside import EtfFlows
 from crypto_assets.providers.http import Fetched
 from crypto_assets.tables import ETF_FLOWS
 from crypto_assets.warehouse.gaps import Gap, Inspection
+from crypto_assets.warehouse.warehouse import Query
 from crypto_assets.warehouse.writer import Batch, Batches
 
 ASSETS = ("btc", "eth", "sol")
@@ -36,12 +38,14 @@ def _etf_flows(platform: Platform, first: date, last: date) -> Iterator[Batch]:
     outcome = fetch_each(
         ASSETS, lambda asset: platform.farside.flows(asset, full), platform.settings.fetch.threads
     )
-    for asset, fetched in outcome.answered.items():
-        yield _batch(asset, fetched, first, last)
-    for asset, error in outcome.failed.items():
-        lacking = _lacking(platform, asset, first, last)
-        gaps = [Gap(asset, day, "missing", error.problem) for day in lacking]
-        yield Batch(pd.DataFrame(), Inspection({asset: lacking}, gaps, platform.clock.now()))
+    now, query = platform.clock.now(), platform.warehouse.query
+    for asset in ASSETS:
+        fetched, error = outcome.answered.get(asset), outcome.failed.get(asset)
+        raw_ids = fetched.raw_ids if fetched else ()
+        refusal = Refusal(error.problem) if error else None
+        page = Page(asset, full, first, last, raw_ids, now, refusal)
+        platform.note(ETF_FLOWS, page)
+        yield page_batch(fetched, page) if fetched else refused_batch(query, page)
     fail_if_too_much_missing(
         "etf_flows",
         outcome.failed,
@@ -50,19 +54,22 @@ def _etf_flows(platform: Platform, first: date, last: date) -> Iterator[Batch]:
     )
 
 
-def _lacking(platform: Platform, asset: str, first: date, last: date) -> list[date]:
-    """Return the weekdays that are due and have no stored flows; what is stored stays as it is."""
-    stored = platform.warehouse.query(
+def refused_batch(query: Query, page: Page) -> Batch:
+    """Return which weekdays are due and lack stored flows; what is stored stays as it is."""
+    stored = query(
         "SELECT DISTINCT date FROM etf_flows WHERE asset = ? AND date BETWEEN ? AND ?",
-        [asset, first, last],
-        purpose="reading flows",
+        [page.asset, page.first, page.last],
     )
     present = set(stored["date"].dt.date)
-    due = due_days(ETF_FLOWS, first, last, platform.clock.now())
-    return [day for day in due if day.weekday() < _SATURDAY and day not in present]
+    due = due_days(ETF_FLOWS, page.first, page.last, page.checked_at)
+    lacking = [day for day in due if day.weekday() < _SATURDAY and day not in present]
+    gaps = [Gap(page.asset, day, "missing", str(page.refusal)) for day in lacking]
+    return Batch(pd.DataFrame(), Inspection({page.asset: lacking}, gaps, page.checked_at))
 
 
-def _batch(asset: str, fetched: Fetched[EtfFlows], first: date, last: date) -> Batch:
+def page_batch(fetched: Fetched[EtfFlows], part: Page) -> Batch:
+    """Return the reported flows of the days asked for, and why the others have none."""
+    asset, first, last = part.asset, part.first, part.last
     page = fetched.data
     within = page.flows["date"].between(pd.Timestamp(first), pd.Timestamp(last))
     known = page.days.set_index("date")

@@ -2,20 +2,23 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import date
+from datetime import date, datetime
+from functools import partial
 
 import dagster as dg
 import pandas as pd
 
 from crypto_assets.assets.days import asked_days, begun_days
+from crypto_assets.assets.deliveries import Listing, Snapshot
 from crypto_assets.assets.derived import complete_days, derived_rows, refuse_without_inputs
 from crypto_assets.assets.fetching import failure
-from crypto_assets.assets.histories import Route, fetch_histories
+from crypto_assets.assets.histories import Filling, fetch_histories
 from crypto_assets.assets.platform import Platform
 from crypto_assets.assets.universe import (
     Tracked,
     choose,
     coins_with_rows,
+    snapshot_kept,
     tracked_by_day,
     unsettled,
 )
@@ -29,10 +32,8 @@ from crypto_assets.providers.http import Fetched
 from crypto_assets.tables import COIN_LIST, MARKET_CAPS, RANKS
 from crypto_assets.warehouse.gaps import Gap, Inspection
 from crypto_assets.warehouse.io_manager import READ_AT
+from crypto_assets.warehouse.warehouse import Query
 from crypto_assets.warehouse.writer import Batch, Batches
-
-# One call brings a coin's whole history, so all days are fetched and written at once.
-_ALL_DAYS = 100 * 365
 
 
 def coin_list(platform: dg.ResourceParam[Platform]) -> pd.DataFrame:
@@ -41,9 +42,16 @@ def coin_list(platform: dg.ResourceParam[Platform]) -> pd.DataFrame:
         listed = platform.coingecko.coin_list()
     except ProviderError as error:
         raise failure(error) from None
+    platform.note(COIN_LIST, Listing(listed.raw_ids))
+    return merged_listing(platform.warehouse.query, listed)
+
+
+def merged_listing(query: Query, listed: Fetched[pd.DataFrame]) -> pd.DataFrame:
+    """Return the stored list with a newer listing merged into it."""
     content = ", ".join(COIN_LIST.content_columns)
-    stored = platform.warehouse.query(f"SELECT {content} FROM coin_list")
-    merged = merge_coin_list(stored, listed.data, listed.observed_at)
+    merged = merge_coin_list(
+        query(f"SELECT {content} FROM coin_list"), listed.data, listed.observed_at
+    )
     return merged.assign(source=listed.source, raw_id=listed.raw_id)
 
 
@@ -74,27 +82,56 @@ def ranks(
 def _market_caps(platform: Platform, first: date, last: date) -> Iterator[Batch]:
     now = platform.clock.now()
     try:
-        known = tracked_by_day(platform.warehouse, first, last)
-        all_known = len(known) == (last - first).days + 1
-        snapshot_days = {now.date(), day_closed_by_snapshot(now)}
-        if not all_known or any(day and first <= day <= last for day in snapshot_days):
-            snapshot = _snapshot(platform, now.date())
+        if needs_snapshot(platform, first, last, now):
+            snapshot = _snapshot(platform, now)
             yield from _from_snapshot(platform, snapshot, first, last)
             today = _chosen(platform, snapshot)
-            known = tracked_by_day(platform.warehouse, first, last, known_today=today)
+        else:
+            today = frozenset()
+        known = tracked_by_day(platform.warehouse, first, last, known_today=today)
         closed = {day: tracked for day, tracked in known.items() if day < now.date()}
-        yield from fetch_histories(platform, closed, _history_route(known))
+        yield from fetch_histories(platform, closed, MARKET_CAPS_FILLING)
     except ProviderError as error:
         raise failure(error) from None
 
 
-def _snapshot(platform: Platform, today: date) -> Fetched[MarketsPage]:
+def needs_snapshot(platform: Platform, first: date, last: date, now: datetime) -> bool:
+    """Tell whether these days need a market snapshot: for their rows, or for their universe.
+
+    A whole snapshot of a moment ago is as good as a new one.
+    """
+    known = tracked_by_day(platform.warehouse, first, last)
+    if len(known) < (last - first).days + 1:
+        return True
+    days = {
+        day for day in (now.date(), day_closed_by_snapshot(now)) if day and first <= day <= last
+    }
+    wanted = {day: known[day] for day in days}
+    if not all(tracked.is_stored for tracked in wanted.values()):
+        return True
+    return bool(unsettled(platform.warehouse, MARKET_CAPS, wanted, fresh=snapshot_kept(now)))
+
+
+def _snapshot(platform: Platform, now: datetime) -> Fetched[MarketsPage]:
     """Fetch the largest coins, and by name those tracked lately that rank lower."""
-    universe = platform.settings.universe
+    universe, today = platform.settings.universe, now.date()
     known = tracked_by_day(platform.warehouse, today - DAY, today)
     also = {coin for tracked in known.values() for coin in tracked.coins}
     also |= {*universe.always, *_lately(platform, today)}
-    return platform.coingecko.all_markets(universe.tracked, also=also)
+    told = _told_of(platform, today)
+    return platform.resuming(snapshot_kept(now), {today: told}).all_markets(
+        universe.tracked, also=also
+    )
+
+
+def _told_of(platform: Platform, today: date) -> datetime | None:
+    """Return when the running day's coins were last told of."""
+    told = platform.warehouse.query(
+        "SELECT max(asked_at) AS at FROM coverage WHERE table_name = 'market_caps' AND date = ?",
+        [today],
+        purpose="reading the universe",
+    )["at"][0]
+    return None if pd.isna(told) else told.to_pydatetime()
 
 
 def _lately(platform: Platform, today: date) -> frozenset[str]:
@@ -123,38 +160,34 @@ def _from_snapshot(
             if known is None or (day == today and not known.is_stored):
                 known = Tracked(_chosen(platform, snapshot), is_point_in_time=day == today)
             closed = unsettled(platform.warehouse, MARKET_CAPS, {day: known})
-            yield _snapshot_batch(snapshot, day, replace(known, coins=frozenset(closed)))
+            part = Snapshot(day, tuple(sorted(closed)), known.is_point_in_time, snapshot.raw_ids)
+            platform.note(MARKET_CAPS, part)
+            yield replace(
+                snapshot_batch(snapshot, part),
+                on_refusal=partial(platform.raw.refuse, snapshot.raw_ids),
+            )
 
 
-def _snapshot_batch(snapshot: Fetched[MarketsPage], day: date, tracked: Tracked) -> Batch:
-    frame = snapshot.data.frame
-    rows = frame[frame["coin_id"].isin(tracked.coins) & (frame["price_usd"] > 0)].assign(
+def snapshot_batch(snapshot: Fetched[MarketsPage], part: Snapshot) -> Batch:
+    """Return the rows of a snapshot that are part of one day, and the coins it lacks."""
+    frame, day = snapshot.data.frame, part.day
+    rows = frame[frame["coin_id"].isin(part.coins) & (frame["price_usd"] > 0)].assign(
         date=pd.Timestamp(day),
-        is_point_in_time=tracked.is_point_in_time,
+        is_point_in_time=part.in_time,
         is_final=snapshot.observed_at.date() > day,
         source=snapshot.source,
     )
-    coins = sorted(tracked.coins)
     gaps = [
         Gap(coin, day, "missing", snapshot.data.refused.get(coin, "not in the market snapshot"))
-        for coin in sorted(tracked.coins - set(rows["coin_id"]))
+        for coin in sorted(set(part.coins) - set(rows["coin_id"]))
     ]
     provenance = ["is_final", "source", "observed_at", "raw_id"]
+    # The last page is the newest; what came before it is no news to a later run either.
+    checked_at = max([snapshot.observed_at, *frame["observed_at"]])
     return Batch(
         rows[[*MARKET_CAPS.content_columns, *provenance]],
-        Inspection({coin: [day] for coin in coins}, gaps, snapshot.observed_at),
+        Inspection({coin: [day] for coin in part.coins}, gaps, checked_at),
     )
-
-
-def _history_route(tracked: dict[date, Tracked]) -> Route:
-    def rows(_: routes.Call, answer: Fetched[pd.DataFrame]) -> pd.DataFrame:
-        closes = closes_from_chart(answer.data)
-        in_time = [
-            day in tracked and tracked[day].is_point_in_time for day in closes["date"].dt.date
-        ]
-        return closes.assign(is_point_in_time=in_time)
-
-    return Route(MARKET_CAPS, routes.market_history, rows, lambda _: _ALL_DAYS)
 
 
 def closes_from_chart(chart: pd.DataFrame) -> pd.DataFrame:
@@ -173,3 +206,10 @@ def closes_from_chart(chart: pd.DataFrame) -> pd.DataFrame:
             "ends_at": daily["stamp"],
         }
     )
+
+
+def _closes(_: routes.Call, answer: Fetched[pd.DataFrame]) -> pd.DataFrame:
+    return closes_from_chart(answer.data)
+
+
+MARKET_CAPS_FILLING = Filling(MARKET_CAPS, _closes)

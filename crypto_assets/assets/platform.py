@@ -3,52 +3,59 @@
 Connections are opened on first use and closed when the run ends. No data flows through here.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import replace
-from functools import cached_property
+from datetime import timedelta
+from functools import cached_property, partial
 
-import dagster as dg
-
+from crypto_assets.assets.deliveries import Details, dumped
+from crypto_assets.assets.progress import Meter, RunLog
+from crypto_assets.assets.universe import Fresh, KnownDays
+from crypto_assets.providers import coingecko as coingecko_client
 from crypto_assets.providers.alternative_me import FearGreed
 from crypto_assets.providers.coingecko import CoinGecko, auth_headers
 from crypto_assets.providers.farside import Farside
 from crypto_assets.providers.http import HttpClient
 from crypto_assets.providers.limiter import SharedLimiter
 from crypto_assets.providers.plans import PLANS, Plan
-from crypto_assets.providers.raw import RawStore
+from crypto_assets.providers.raw import Delivery, RawStore
+from crypto_assets.providers.replay import Probe, Recorded, ReplayFirst
+from crypto_assets.providers.usage import UsageLog
 from crypto_assets.settings import Settings
+from crypto_assets.tables import Table
 from crypto_assets.warehouse.warehouse import Warehouse
+
+# Days are told by our clock; a few minutes off is what machines are, and what a close may be.
+CLOCK_TOLERANCE = timedelta(minutes=10)
 
 
 class Platform:
     """Settings and what they lead to. One per run; `close()` when done."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, run_id: str = "", run_log: RunLog | None = None) -> None:
         self.settings = settings
         self.clock = settings.clock
         self.warehouse = Warehouse.of(settings)
+        self._run_id = run_id
+        self._run_log = run_log
         self._clients: list[HttpClient] = []
         self._limiters: list[SharedLimiter] = []
 
     @cached_property
     def plan(self) -> Plan:
         """The CoinGecko plan, with what the settings change about it."""
-        plan = PLANS[self.settings.coingecko.plan]
-        limit = self.settings.coingecko.calls_per_minute
-        return replace(plan, calls_per_minute=limit) if limit else plan
+        return plan_of(self.settings)
+
+    @property
+    def threads(self) -> int:
+        """How many requests to CoinGecko may be in flight: no more than a minute allows."""
+        limit = self.plan.calls_per_minute
+        return min(self.settings.fetch.threads, limit or self.settings.fetch.threads)
 
     @cached_property
     def coingecko(self) -> CoinGecko:
         """The CoinGecko client of the plan."""
-        chosen = self.settings.coingecko
-        key = chosen.api_key.get_secret_value() if chosen.api_key else None
-        url = chosen.base_url or self.plan.base_url
-        if url is None:
-            raise ValueError(f"the plan '{self.plan.name}' has no host: set coingecko.base_url")
-        client = self._client(
-            "coingecko", url, self.plan.calls_per_minute, auth_headers(self.plan, key), key
-        )
-        return CoinGecko(client, self.plan)
+        return CoinGecko(self._coingecko_http, self.plan)
 
     @cached_property
     def fear_greed(self) -> FearGreed:
@@ -60,18 +67,69 @@ class Platform:
         """The Farside client."""
         return Farside(self._client("farside", self.settings.farside.base_url))
 
+    @cached_property
+    def raw(self) -> RawStore:
+        """Every response the rows were made from."""
+        return RawStore(self.settings.home / "raw" / "responses.sqlite")
+
+    @cached_property
+    def usage(self) -> UsageLog:
+        """How many calls and credits were used."""
+        return UsageLog(self.settings.home / "limits" / "usage.sqlite")
+
+    def resuming(self, fresh: Fresh, known: KnownDays) -> CoinGecko:
+        """CoinGecko, but for what it answered to a run that ended before it could use it."""
+
+        accept = partial(fresh.accepts, known)
+        source = ReplayFirst(coingecko_client.PROVIDER, self._coingecko_http, self.raw, accept)
+        return CoinGecko(source, self.plan)
+
+    def probing(self, fresh: Fresh, known: KnownDays) -> CoinGecko:
+        """The same, but only to be told whether it would have to be asked."""
+        accept = partial(fresh.accepts, known)
+        return CoinGecko(Probe(coingecko_client.PROVIDER, self.raw, accept), self.plan)
+
+    def note(self, table: Table, details: Details) -> None:
+        """Note in the raw store what is about to be written."""
+        delivery = Delivery(table.name, self._run_id, self.clock.now(), dumped(details))
+        self.raw.deliver(delivery)
+
+    def meter(self, step: str, requests: int) -> Meter:
+        """Return what tells the progress of a step that makes so many requests to CoinGecko."""
+        return Meter(step, requests, lambda: self._coingecko_http.calls, self._run_log)
+
     def close(self) -> None:
         """Close every connection that was opened."""
         for client in self._clients:
             client.close()
         for limiter in self._limiters:
             limiter.close()
-        if "_raw" in self.__dict__:
-            self._raw.close()
+        if "raw" in self.__dict__:
+            self._bound_raw_store()
+            self.raw.close()
+        if "usage" in self.__dict__:
+            self.usage.close()
+
+    def _bound_raw_store(self) -> None:
+        kept = self.settings.raw
+        self.raw.bound(
+            self.clock.now() - timedelta(days=kept.keep_days), kept.keep_megabytes * 1_000_000
+        )
 
     @cached_property
-    def _raw(self) -> RawStore:
-        return RawStore(self.settings.home / "raw" / "responses.sqlite")
+    def _coingecko_http(self) -> HttpClient:
+        chosen = self.settings.coingecko
+        key = chosen.api_key.get_secret_value() if chosen.api_key else None
+        url = chosen.base_url or self.plan.base_url
+        if url is None:
+            raise ValueError(f"the plan '{self.plan.name}' has no host: set coingecko.base_url")
+        return self._client(
+            coingecko_client.PROVIDER,
+            url,
+            self.plan.calls_per_minute,
+            auth_headers(self.plan, key),
+            key,
+        )
 
     def _client(
         self,
@@ -93,13 +151,15 @@ class Platform:
             base_url,
             limiter=limiter,
             now=self.clock.now,
-            raw=self._raw,
+            raw=self.raw,
+            usage=self.usage,
             headers=headers,
             secrets=[key] if key else [],
             expect_sandbox=self.settings.is_sandbox,
             connect_seconds=min(10.0, fetch.timeout_seconds),
             read_seconds=fetch.timeout_seconds,
             deadline_seconds=2 * fetch.timeout_seconds,
+            clock_tolerance=CLOCK_TOLERANCE,
             retry_budget_seconds=fetch.retry_budget_seconds,
             threads=fetch.threads,
         )
@@ -107,15 +167,17 @@ class Platform:
         return client
 
 
-def platform_resource(settings: Settings) -> dg.ResourceDefinition:
-    """Return the resource that opens a platform for each run and closes it at its end."""
+def plan_of(settings: Settings) -> Plan:
+    """Return the CoinGecko plan of the settings, with what they change about it."""
+    chosen = settings.coingecko
+    plan = PLANS[chosen.plan]
+    return replace(
+        plan,
+        calls_per_minute=chosen.calls_per_minute or plan.calls_per_minute,
+        credits_per_month=chosen.credits_per_month or plan.credits_per_month,
+    )
 
-    @dg.resource(description="Settings, clock, warehouse and providers of this home.")
-    def platform(_: dg.InitResourceContext) -> Iterator[Platform]:
-        opened = Platform(settings)
-        try:
-            yield opened
-        finally:
-            opened.close()
 
-    return platform
+def recorded(raw: RawStore, raw_ids: Iterable[str]) -> CoinGecko:
+    """Return a CoinGecko that gives these stored answers, in order."""
+    return CoinGecko(Recorded(raw, raw_ids), PLANS["unlimited"])

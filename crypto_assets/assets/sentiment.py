@@ -6,11 +6,13 @@ import dagster as dg
 import pandas as pd
 
 from crypto_assets.assets.days import begun_days, due_days
+from crypto_assets.assets.deliveries import Index
 from crypto_assets.assets.fetching import failure
 from crypto_assets.assets.platform import Platform
 from crypto_assets.calculations.sentiment import fear_greed_band
 from crypto_assets.periods import DAY
 from crypto_assets.providers.errors import ProviderError
+from crypto_assets.providers.http import Fetched
 from crypto_assets.tables import FEAR_GREED
 from crypto_assets.warehouse.gaps import Gap, Inspection
 from crypto_assets.warehouse.writer import Batch
@@ -27,7 +29,14 @@ def fear_greed(
         fetched = platform.fear_greed.history(limit=(platform.clock.today() - first).days + 2)
     except ProviderError as error:
         raise failure(error) from None
-    history = fetched.data
+    part = Index(first, last, fetched.raw_ids)
+    platform.note(FEAR_GREED, part)
+    return dg.MaterializeResult(value=index_batch(fetched, part))
+
+
+def index_batch(fetched: Fetched[pd.DataFrame], part: Index) -> Batch:
+    """Return the rows of the days asked for, and what the provider lacks."""
+    history, first, last = fetched.data, part.first, part.last
     rows = history[history["date"].between(pd.Timestamp(first), pd.Timestamp(last))]
     ends_at = rows["date"] + pd.Timedelta(DAY) + pd.Timedelta(FEAR_GREED.ready_after)
     rows = rows.assign(
@@ -41,11 +50,8 @@ def fear_greed(
     due = due_days(FEAR_GREED, first, last, fetched.observed_at)
     newest = history["date"].max().date()
     gaps = [_gap(day, newest) for day in due if day not in present]
-    return dg.MaterializeResult(
-        value=Batch(
-            rows, Inspection({SERIES: sorted(present | set(due))}, gaps, fetched.observed_at)
-        )
-    )
+    inspection = Inspection({SERIES: sorted(present | set(due))}, gaps, fetched.observed_at)
+    return Batch(rows, inspection)
 
 
 def _gap(day: date, newest: date) -> Gap:

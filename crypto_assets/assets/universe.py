@@ -6,11 +6,12 @@ The tracked set of a day is stored with it: its rows in `market_caps` and its ga
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime, timedelta
 
 import pandas as pd
 
-from crypto_assets.periods import days
+from crypto_assets.periods import close_of, days, is_final
+from crypto_assets.providers.routes import SNAPSHOT_KEPT
 from crypto_assets.tables import Table
 from crypto_assets.warehouse.gaps import gap_days_sql
 from crypto_assets.warehouse.schema import day_of
@@ -37,6 +38,41 @@ GROUP BY date
 
 # By day: its coins, and whether they were chosen in time (None where only gaps are stored).
 Stored = dict[date, tuple[frozenset[str], bool | None]]
+
+
+KnownDays = dict[date, datetime | None]
+"""Days of a series, and when the provider last told something of each."""
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """When asking again brings nothing: the provider serves its own copy for `kept`."""
+
+    now: datetime
+    kept: timedelta
+    ready_after: timedelta
+
+    def covers(self, day: date, known_at: datetime | None) -> bool:
+        """Tell whether what was learnt of an unfinished day at `known_at` is as good as new."""
+        if known_at is None or is_final(close_of(day), self.now, self.ready_after):
+            return False
+        return timedelta(0) <= self.now - known_at < self.kept
+
+    def accepts(self, known: KnownDays, observed_at: datetime) -> bool:
+        """Tell whether an answer of that time is news of all these days, and still good."""
+        return bool(known) and all(
+            (known_at is None or observed_at > known_at)
+            and (
+                is_final(close_of(day), observed_at, self.ready_after)
+                or self.covers(day, observed_at)
+            )
+            for day, known_at in known.items()
+        )
+
+
+def snapshot_kept(now: datetime) -> Fresh:
+    """Return how long a market snapshot is as good as new."""
+    return Fresh(now, SNAPSHOT_KEPT, timedelta(0))
 
 
 @dataclass(frozen=True)
@@ -89,12 +125,18 @@ def _stored(warehouse: Warehouse, first: date, last: date) -> Stored:
 
 
 def unsettled(
-    warehouse: Warehouse, table: Table, wanted: Mapping[date, Tracked], *, wants_exact: bool = False
-) -> dict[str, list[date]]:
+    warehouse: Warehouse,
+    table: Table,
+    wanted: Mapping[date, Tracked],
+    *,
+    wants_exact: bool = False,
+    fresh: Fresh | None = None,
+) -> dict[str, KnownDays]:
     """Return, by coin, the days that are neither stored final nor known to have no data.
 
-    A day is settled once all its rows are final and some were observed after its close; where
-    `wants_exact`, candles have to be exact ones too.
+    With each day comes when the provider last told something of it, if it did. A day is settled
+    once all its rows are final and some were observed after its close; where `wants_exact`,
+    candles have to be exact ones too. Days that `fresh` says are as good as new are left out.
     """
     exact = "AND bool_and(exactness = 'exact')" if wants_exact and table.has_exactness else ""
     pairs = pd.DataFrame(
@@ -107,23 +149,30 @@ def unsettled(
     with warehouse.session(f"planning {table.name}") as connection:
         connection.register("pairs", pairs)
         left = connection.execute(
-            f"""SELECT pairs.coin_id, CAST(pairs.day AS DATE) AS day FROM pairs
-            ANTI JOIN (
-                SELECT coin_id, {day_of(table)} AS day FROM {quoted(table.name)}
-                GROUP BY 1, 2
-                HAVING bool_and(is_final)
+            f"""WITH stored AS (
+                SELECT coin_id, {day_of(table)} AS day, max(observed_at) AS observed_at,
+                    bool_and(is_final)
                     AND max(observed_at) >= max({day_of(table)}) + INTERVAL 1 DAY
-                    AND count(*) >= {table.rows_a_day} {exact}
-            ) AS settled ON settled.coin_id = pairs.coin_id AND settled.day = pairs.day
-            ANTI JOIN (SELECT * FROM gaps WHERE table_name = ? AND state = 'no_data_at_provider')
-                AS hopeless ON hopeless.series = pairs.coin_id
-                AND pairs.day BETWEEN hopeless.first_day AND hopeless.last_day
+                    AND count(*) >= {table.rows_a_day} {exact} AS is_settled
+                FROM {quoted(table.name)} WHERE {day_of(table)} BETWEEN $first AND $last
+                GROUP BY 1, 2
+            ),
+            absent AS (
+                SELECT series AS coin_id, day, checked_at, state = 'missing' AS is_missing,
+                    state = 'no_data_at_provider' AS is_hopeless
+                FROM ({gap_days_sql()}) WHERE table_name = $table
+            )
+            SELECT pairs.coin_id, CAST(pairs.day AS DATE),
+                greatest(stored.observed_at, absent.checked_at), coalesce(is_missing, false)
+            FROM pairs LEFT JOIN stored USING (coin_id, day) LEFT JOIN absent USING (coin_id, day)
+            WHERE NOT coalesce(is_settled, false) AND NOT coalesce(is_hopeless, false)
             ORDER BY ALL""",
-            [table.name],
+            {"table": table.name, "first": min(wanted), "last": max(wanted)},
         ).fetchall()
-    found: dict[str, list[date]] = {}
-    for coin_id, day in left:
-        found.setdefault(coin_id, []).append(day)
+    found: dict[str, KnownDays] = {}
+    for coin_id, day, known_at, is_missing in left:
+        if is_missing or fresh is None or not fresh.covers(day, known_at):
+            found.setdefault(coin_id, {})[day] = known_at
     return found
 
 

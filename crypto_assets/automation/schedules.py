@@ -78,6 +78,13 @@ def build_schedules(
     ]
 
 
+def scheduled_ticks(
+    schedules: ScheduleSettings,
+) -> list[tuple[str, Callable[[datetime], Tick]]]:
+    """Return each schedule's cron expression and what its ticks ask for."""
+    return [(_cron(schedules, name), tick) for name, (_, tick) in _TICKS.items()]
+
+
 def range_tags(first: date, last: date) -> dict[str, str]:
     """Return the run tags that ask Dagster for a range of partitions in one run."""
     return dict(zip(RANGE_TAGS, (first.isoformat(), last.isoformat()), strict=True))

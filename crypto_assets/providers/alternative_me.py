@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from crypto_assets.providers.errors import ContractError, TransientError, shorten
-from crypto_assets.providers.http import Fetched, HttpClient
+from crypto_assets.providers.http import Fetched, Source
 from crypto_assets.providers.payloads import field, json_parser, record, records, text
 
 PROVIDER = "alternative_me"
@@ -23,12 +23,12 @@ _FIRST_STAMP, _LAST_STAMP = 1_500_000_000, 7_258_118_400  # 2017 to 2200
 class FearGreed:
     """The index as its provider publishes it: one value a day, for 00:00 UTC of that day."""
 
-    def __init__(self, http: HttpClient) -> None:
-        self._http = http
+    def __init__(self, source: Source) -> None:
+        self._source = source
 
     def history(self, limit: int = 0) -> Fetched[pd.DataFrame]:
         """The newest ``limit`` days, all since 2018-02-01 with 0, as ``parse_fear_greed`` gives."""
-        return self._http.get(
+        return self._source.get(
             "fng/", {}, {"limit": limit}, json_parser(parse_fear_greed, provider=PROVIDER)
         )
 

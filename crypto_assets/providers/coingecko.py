@@ -24,7 +24,7 @@ from crypto_assets.providers.coingecko_frames import (
     parse_ohlc,
 )
 from crypto_assets.providers.errors import PERMANENT_CODES, ContractError, PermanentError
-from crypto_assets.providers.http import Fetched, HttpClient
+from crypto_assets.providers.http import Fetched, Source
 from crypto_assets.providers.plans import Plan
 
 T = TypeVar("T")
@@ -73,13 +73,13 @@ def candle_interval(days: int) -> timedelta:
 
 
 class CoinGecko:
-    """One CoinGecko host and plan. Prices are in US dollars; times are naive UTC.
+    """CoinGecko on one plan. Prices are in US dollars; times are naive UTC.
 
     All methods may raise PermanentError, TransientError and RawStoreError, as ``HttpClient.get``.
     """
 
-    def __init__(self, http: HttpClient, plan: Plan) -> None:
-        self._http = http
+    def __init__(self, source: Source, plan: Plan) -> None:
+        self._source = source
         self.plan = plan
 
     def ping(self) -> Fetched[str]:
@@ -223,7 +223,7 @@ class CoinGecko:
         keep: bool = True,
     ) -> Fetched[T]:
         body_parser = payloads.json_parser(parse, provider=PROVIDER)
-        return self._http.get(endpoint, path_params, params, body_parser, keep=keep)
+        return self._source.get(endpoint, path_params, params, body_parser, keep=keep)
 
     def _paid(self, endpoint: str) -> None:
         self._allowed(self.plan.is_paid, endpoint)
@@ -285,7 +285,8 @@ def _merged(answers: Sequence[Fetched[MarketsPage]]) -> Fetched[MarketsPage]:
     received = sum(answer.data.received for answer in answers)
     page = MarketsPage(merged, received, refused)
     raw_id = answers[0].raw_id if len(answers) == 1 else None
-    return Fetched(page, answers[0].source, answers[0].observed_at, raw_id)
+    raw_ids = tuple(raw_id for answer in answers for raw_id in answer.raw_ids)
+    return Fetched(page, answers[0].source, answers[0].observed_at, raw_id, raw_ids)
 
 
 def _markets_params(*, page: int, per_page: int) -> dict[str, Any]:

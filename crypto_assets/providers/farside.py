@@ -19,7 +19,7 @@ import pandas as pd
 from lxml import etree, html
 
 from crypto_assets.providers.errors import ContractError, TransientError
-from crypto_assets.providers.http import Fetched, HttpClient
+from crypto_assets.providers.http import Fetched, Source
 
 log = logging.getLogger(__name__)
 
@@ -82,13 +82,13 @@ class _Row:
 class Farside:
     """The published flows of the US spot ETFs on "btc", "eth" and "sol"."""
 
-    def __init__(self, http: HttpClient) -> None:
-        self._http = http
+    def __init__(self, source: Source) -> None:
+        self._source = source
 
     def flows(self, asset: str, full: bool = False) -> Fetched[EtfFlows]:
         """The recent rows of one asset, or all since launch, as ``parse_flows`` gives them."""
         page = PAGES[asset][full]
-        return self._http.get(page, {}, {}, lambda body: parse_flows(body, asset))
+        return self._source.get(page, {}, {}, lambda body: parse_flows(body, asset))
 
 
 def parse_flows(body: bytes, asset: str) -> EtfFlows:

@@ -16,8 +16,8 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Generic, TypeVar
+from datetime import datetime, timedelta
+from typing import Any, Generic, Protocol, TypeVar
 from urllib.parse import quote, urlsplit
 
 import requests
@@ -41,7 +41,8 @@ from crypto_assets.providers.transport import (
     exchange,
     new_session,
 )
-from crypto_assets.providers.waits import Patience, asked_wait
+from crypto_assets.providers.usage import UsageLog
+from crypto_assets.providers.waits import Patience, asked_wait, http_date
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -58,13 +59,30 @@ class Fetched(Generic[T]):
 
     ``data`` is what the parser made of it, ``source`` provider and endpoint ("sandbox/" in front
     when it came from the sandbox), ``observed_at`` naive UTC when the accepted attempt began,
-    ``raw_id`` its key in the raw store (None where it was not kept).
+    ``raw_id`` its key in the raw store (None where it was not kept, or several are behind it).
+    ``raw_ids`` are the keys of all answers behind it, in the order they were asked for.
     """
 
     data: T
     source: str
     observed_at: datetime
     raw_id: str | None
+    raw_ids: tuple[str, ...] = ()
+
+
+class Source(Protocol):
+    """Where a provider's answers come from: the provider itself, or what it once said."""
+
+    def get(
+        self,
+        endpoint: str,
+        path_params: Mapping[str, str],
+        params: Mapping[str, Any],
+        parse: Callable[[bytes], T],
+        *,
+        keep: bool = True,
+    ) -> Fetched[T]:
+        """Return what the answer to a request means."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +99,9 @@ class HttpClient:
 
     ``headers`` go with every request (the key among them), ``secrets`` are masked wherever text
     leaves this class. ``expect_sandbox`` says which kind of home this is: an answer of the other
-    kind is refused. ``raw=None`` keeps no raw responses. ``sleep``, ``monotonic`` and ``jitter``
+    kind is refused. ``raw=None`` keeps no raw responses, ``usage=None`` counts no calls for the
+    month. With a ``clock_tolerance`` answers are refused while our clock and
+    the provider's differ by more. ``sleep``, ``monotonic`` and ``jitter``
     (0 to 1) are replaceable in tests.
     """
 
@@ -93,12 +113,14 @@ class HttpClient:
         limiter: SharedLimiter,
         now: Callable[[], datetime],
         raw: RawStore | None = None,
+        usage: UsageLog | None = None,
         headers: Mapping[str, str] | None = None,
         secrets: Collection[str] = (),
         expect_sandbox: bool = False,
         connect_seconds: float = 10.0,
         read_seconds: float = 30.0,
         deadline_seconds: float = 60.0,
+        clock_tolerance: timedelta | None = None,
         retry_budget_seconds: float = 300.0,
         max_attempts: int = 8,
         threads: int = 32,
@@ -116,11 +138,13 @@ class HttpClient:
         self._limiter = limiter
         self._now = now
         self._raw = raw
+        self._usage = usage
         self._secrets = tuple(s for s in secrets if s)
         self._expect_sandbox = expect_sandbox
         self._connect_seconds = connect_seconds
         self._read_seconds = read_seconds
         self._deadline_seconds = deadline_seconds
+        self._clock_tolerance = clock_tolerance
         self._budget = retry_budget_seconds
         self._max_attempts = max_attempts
         self._sleep = sleep
@@ -267,13 +291,11 @@ class HttpClient:
                 body=body,
                 sandbox=sandbox,
             )
-        prefix = "sandbox/" if sandbox else ""
-        source = f"{prefix}{self.provider}/{request.endpoint.strip('/')}"
-        return Fetched(data, source, began, raw_id)
+        source = source_of(self.provider, request.endpoint, is_sandbox=sandbox)
+        return Fetched(data, source, began, raw_id, (raw_id,) if raw_id else ())
 
     def _exchange(self, request: _Request) -> Answer | ProviderError:
-        with self._count_lock:
-            self._calls += 1
+        status = None
         try:
             answer = exchange(
                 self._session,
@@ -283,12 +305,19 @@ class HttpClient:
                 read_seconds=self._read_seconds,
                 deadline_seconds=self._deadline_seconds,
             )
+            status = answer.status
         except requests.RequestException as error:
             return self._unanswered(error)
-        if answer.status == 200:
-            with self._count_lock:
-                self._credits += 1
+        finally:
+            self._count(is_credit=status == 200)
         return answer
+
+    def _count(self, *, is_credit: bool) -> None:
+        with self._count_lock:
+            self._calls += 1
+            self._credits += is_credit
+        if self._usage is not None:
+            self._usage.add(self.provider, self._now().date(), is_credit=is_credit)
 
     def _unanswered(self, error: requests.RequestException) -> ProviderError:
         detail = shorten(mask(str(error), self._secrets))
@@ -325,11 +354,26 @@ class HttpClient:
                 advice="point the base URLs at the sandbox, or use a live home",
             )
         if answer.status == 200:
-            return None
+            return self._wrong_clock(answer)
         error = classify(answer.status, answer.body, provider=self.provider, secrets=self._secrets)
         if isinstance(error, TransientError):
             error.retry_after = asked_wait(answer.status, answer.headers, self._now())
         return error
+
+    def _wrong_clock(self, answer: Answer) -> PermanentError | None:
+        """Days and what is final follow from our clock: with a wrong one rows would be wrong."""
+        told = http_date(answer.headers.get("Date", ""))
+        if told is None or self._clock_tolerance is None:
+            return None
+        ahead = self._now() - told
+        if abs(ahead) <= self._clock_tolerance:
+            return None
+        side = "ahead of" if ahead > timedelta(0) else "behind"
+        return PermanentError(
+            f"this machine's clock is {abs(ahead) / timedelta(hours=1):.1f} h {side} "
+            f"the provider's ({self._now():%Y-%m-%d %H:%M} against {told:%Y-%m-%d %H:%M} UTC)",
+            advice="set the clock right, by NTP best; nothing of the answer was stored",
+        )
 
     def _may_retry(self, error: ProviderError, patience: Patience) -> bool:
         """Wait as long as the error asks for, or say that time or attempts are used up."""
@@ -364,6 +408,11 @@ class HttpClient:
         error.args = (error.problem,)
         # What it was raised from, and the frames it came through, lead to bodies and headers.
         error.__context__ = error.__cause__ = error.__traceback__ = None
+
+
+def source_of(provider: str, endpoint: str, *, is_sandbox: bool) -> str:
+    """What a row says of where it came from."""
+    return f"{'sandbox/' if is_sandbox else ''}{provider}/{endpoint.strip('/')}"
 
 
 def _encodable(value: str) -> bool:

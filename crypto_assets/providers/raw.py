@@ -1,7 +1,8 @@
 """The append-only store of accepted raw responses: the bytes behind every row.
 
-Belongs here: keeping, finding and giving back bodies with the request they answer. Does not
-belong here: parsing, or deciding which answer is accepted (``http``).
+Belongs here: keeping, finding and giving back bodies with the request they answer, and the
+deliveries: what rows were made of which of them. Does not belong here: parsing, deciding which
+answer is accepted (``http``), or what a delivery says (``assets``).
 
 One SQLite file in WAL mode: many processes append in short transactions, a kill loses at most
 what was not yet answered to the caller, and readers never block.
@@ -11,19 +12,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import sqlite3
-import threading
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-from filelock import FileLock
+from crypto_assets.providers.sqlite_file import SqliteFile
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS responses (
@@ -40,9 +36,17 @@ CREATE TABLE IF NOT EXISTS responses (
     body BLOB NOT NULL
 );
 CREATE INDEX IF NOT EXISTS responses_by_request ON responses (request_hash, observed_at);
+CREATE TABLE IF NOT EXISTS deliveries (
+    seq INTEGER PRIMARY KEY,
+    table_name TEXT NOT NULL,
+    run_id TEXT NOT NULL,
+    delivered_at TEXT NOT NULL,
+    details BLOB NOT NULL
+);
+CREATE TABLE IF NOT EXISTS refused (raw_id TEXT PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS pruned (before TEXT NOT NULL, responses INTEGER NOT NULL);
 """
 _META = "raw_id, provider, endpoint, path_params, params, observed_at, sandbox, sha256"
-_BUSY_SECONDS = 60.0
 
 
 class RawStoreError(RuntimeError):
@@ -63,6 +67,16 @@ class RawMeta:
     sha256: str
 
 
+@dataclass(frozen=True)
+class Delivery:
+    """What one write to a table was made of; ``details`` is JSON that the assets understand."""
+
+    table: str
+    run_id: str
+    delivered_at: datetime
+    details: bytes
+
+
 class RawStore:
     """Accepted responses in the file ``path``, safe for threads and processes.
 
@@ -71,11 +85,7 @@ class RawStore:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._lock = threading.Lock()
-        self._connection: sqlite3.Connection | None = None
-        self._inherited: sqlite3.Connection | None = None
-        self._owner_pid = 0
+        self._file = SqliteFile(path, _SCHEMA, RawStoreError, "the raw store")
 
     def append(
         self,
@@ -101,7 +111,7 @@ class RawStore:
         # Level 1 halves the time for an eighth more bytes; compressed outside the lock.
         packed = zlib.compress(body, 1)
         row = (raw_id, request, provider, endpoint, path_json, params_json, stamp)
-        with self._lock, _explained(self._path), self._open() as connection:
+        with self._file.transaction() as connection:
             connection.execute(
                 "INSERT OR IGNORE INTO responses (raw_id, request_hash, provider, endpoint, "
                 "path_params, params, observed_at, sandbox, sha256, body) "
@@ -112,15 +122,13 @@ class RawStore:
 
     def read(self, raw_id: str) -> tuple[RawMeta, bytes]:
         """The request and the body of one response; KeyError when there is none."""
-        with self._lock, _explained(self._path):
-            row = (
-                self._open()
-                .execute(f"SELECT {_META}, body FROM responses WHERE raw_id = ?", (raw_id,))
-                .fetchone()
-            )
+        with self._file.transaction() as connection:
+            row = connection.execute(
+                f"SELECT {_META}, body FROM responses WHERE raw_id = ?", (raw_id,)
+            ).fetchone()
         if row is None:
             raise KeyError(raw_id)
-        return _meta(row), _unpacked(row, self._path)
+        return _meta(row), _unpacked(row, self._file.path)
 
     def latest(
         self,
@@ -129,108 +137,113 @@ class RawStore:
         path_params: Mapping[str, Any],
         params: Mapping[str, Any],
     ) -> RawMeta | None:
-        """The newest stored answer to exactly this request, if there is one."""
+        """The newest stored answer to exactly this request that was not refused, if any."""
         request = request_hash(provider, endpoint, path_params, params)
-        with self._lock, _explained(self._path):
-            row = (
-                self._open()
-                .execute(
-                    f"SELECT {_META} FROM responses WHERE request_hash = ? "
-                    "ORDER BY observed_at DESC, seq DESC LIMIT 1",
-                    (request,),
-                )
-                .fetchone()
-            )
+        with self._file.transaction() as connection:
+            row = connection.execute(
+                f"SELECT {_META} FROM responses WHERE request_hash = ? "
+                "AND raw_id NOT IN (SELECT raw_id FROM refused) "
+                "ORDER BY observed_at DESC, seq DESC LIMIT 1",
+                (request,),
+            ).fetchone()
         return None if row is None else _meta(row)
+
+    def refuse(self, raw_ids: Iterable[str]) -> None:
+        """Keep these answers, but never take them for the newest again: rows of them were bad."""
+        with self._file.transaction() as connection:
+            connection.executemany(
+                "INSERT OR IGNORE INTO refused VALUES (?)", [(raw_id,) for raw_id in raw_ids]
+            )
 
     def entries(self) -> Iterator[RawMeta]:
         """The requests of all stored responses, in the order they were appended."""
-        last = 0
-        while True:
-            with self._lock, _explained(self._path):
-                rows = (
-                    self._open()
-                    .execute(
-                        f"SELECT {_META}, seq FROM responses WHERE seq > ? ORDER BY seq LIMIT 500",
-                        (last,),
-                    )
-                    .fetchall()
-                )
-            if not rows:
-                return
-            last = rows[-1][-1]
-            yield from map(_meta, rows)
+        yield from map(_meta, self._pages(_META, "responses"))
 
     def count(self) -> int:
         """How many responses are stored."""
-        with self._lock, _explained(self._path):
-            (n,) = self._open().execute("SELECT count(*) FROM responses").fetchone()
+        with self._file.transaction() as connection:
+            (n,) = connection.execute("SELECT count(*) FROM responses").fetchone()
         return int(n)
 
+    def deliver(self, delivery: Delivery) -> None:
+        """Note what is about to be written, so that the same rows can be made again."""
+        stamp = delivery.delivered_at.isoformat(timespec="microseconds")
+        with self._file.transaction() as connection:
+            connection.execute(
+                "INSERT INTO deliveries (table_name, run_id, delivered_at, details) "
+                "VALUES (?, ?, ?, ?)",
+                (delivery.table, delivery.run_id, stamp, zlib.compress(delivery.details, 6)),
+            )
+
+    def deliveries(self) -> Iterator[Delivery]:
+        """All deliveries, in the order they were noted."""
+        for row in self._pages("table_name, run_id, delivered_at, details", "deliveries"):
+            at = datetime.fromisoformat(row[2])
+            yield Delivery(row[0], row[1], at, zlib.decompress(row[3]))
+
+    def size_bytes(self) -> int:
+        """How large the store is, free pages not counted."""
+        with self._file.transaction() as connection:
+            pages, free, page_bytes = (
+                connection.execute(f"PRAGMA {name}").fetchone()[0]
+                for name in ("page_count", "freelist_count", "page_size")
+            )
+        return int((pages - free) * page_bytes)
+
     def prune(self, before: datetime) -> int:
-        """Delete the responses observed before a moment (naive UTC); returns how many."""
+        """Delete what was observed before a moment (naive UTC); returns how many responses."""
         stamp = before.isoformat(timespec="microseconds")
-        with self._lock, _explained(self._path), self._open() as connection:
-            return connection.execute(
+        with self._file.transaction() as connection:
+            pruned = connection.execute(
                 "DELETE FROM responses WHERE observed_at < ?", (stamp,)
             ).rowcount
+            connection.execute("DELETE FROM deliveries WHERE delivered_at < ?", (stamp,))
+            if pruned:
+                connection.execute("INSERT INTO pruned VALUES (?, ?)", (stamp, pruned))
+        return pruned
+
+    def bound(self, keep_from: datetime, longest_bytes: int) -> int:
+        """Prune what is older than ``keep_from``, then the oldest until the store is small enough.
+
+        Returns how many responses went.
+        """
+        pruned = self.prune(keep_from)
+        while self.size_bytes() > longest_bytes and (oldest := self._oldest_tenth()):
+            pruned += self.prune(oldest)
+        return pruned
+
+    def pruned_before(self) -> datetime | None:
+        """The moment before which responses were pruned; None if none ever was."""
+        with self._file.transaction() as connection:
+            (stamp,) = connection.execute("SELECT max(before) FROM pruned").fetchone()
+        return datetime.fromisoformat(stamp) if stamp else None
+
+    def _oldest_tenth(self) -> datetime | None:
+        """A moment that a tenth of the responses, at least one, was observed before."""
+        with self._file.transaction() as connection:
+            row = connection.execute(
+                "SELECT observed_at FROM responses ORDER BY observed_at "
+                "LIMIT 1 OFFSET (SELECT count(*) / 10 FROM responses)"
+            ).fetchone()
+        return datetime.fromisoformat(row[0]) + timedelta(microseconds=1) if row else None
+
+    def _pages(self, columns: str, table: str) -> Iterator[tuple[Any, ...]]:
+        """All rows in the order of their numbers, some hundred at a time."""
+        last = 0
+        while True:
+            with self._file.transaction() as connection:
+                rows = connection.execute(
+                    f"SELECT {columns}, seq FROM {table} WHERE seq > ? ORDER BY seq LIMIT 500",
+                    (last,),
+                ).fetchall()
+            if not rows:
+                return
+            last = rows[-1][-1]
+            yield from rows
 
     def close(self) -> None:
         """Close the file; the next use opens it again."""
-        with self._lock:
-            if self._connection is not None and self._owner_pid == os.getpid():
-                self._connection.close()
-            self._connection = None
-
-    def __enter__(self) -> RawStore:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def _open(self) -> sqlite3.Connection:
-        # SQLite connections must not cross a fork: a child opens its own.
-        if self._connection is None or self._owner_pid != os.getpid():
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            # The switch to WAL does not wait for other openers by itself.
-            with FileLock(f"{self._path}.lock", timeout=_BUSY_SECONDS):
-                connection = _connect(self._path)
-            # Kept, because closing the parent's connection in a child can release its locks.
-            self._inherited = self._connection
-            self._connection, self._owner_pid = connection, os.getpid()
-        return self._connection
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, check_same_thread=False)
-    try:
-        connection.execute("PRAGMA journal_mode=WAL")
-        # Survives a kill; a power cut may lose the newest answers, never the file.
-        connection.execute("PRAGMA synchronous=NORMAL")
-        connection.executescript(_SCHEMA)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    problem = ""
-    try:
-        yield
-    except (sqlite3.Error, OSError) as error:
-        problem = str(error)
-    if problem:
-        raise RawStoreError(
-            f"the raw store {path} cannot be used ({problem}); check free disk space and that the "
-            "file and its folder are writable"
-        )
+        self._file.close()
 
 
 def request_hash(

@@ -1,32 +1,43 @@
-"""Which endpoint, in which windows, brings the days of one coin that are wanted on a plan.
+"""Which endpoint, in which windows, brings the wanted days of which coins with the fewest calls.
 
-Pure: from days to calls, without making one. Belongs here: the choice by plan. Does not belong
-here: how a call is sent (`coingecko`), or which days are wanted (`assets`).
+Pure: from days to calls, without making one. What CoinGecko offers is data (`ROUTES`); choosing
+and cutting follow from it. Does not belong here: how a call is sent (`coingecko`), or which days
+are wanted (`assets`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Literal
 
-from crypto_assets.periods import DAY, HOUR, close_of, midnight, windows
+from crypto_assets.periods import DAY, HOUR, close_of, midnight
 from crypto_assets.providers.plans import Plan
 
-Endpoint = Literal["market_chart", "market_chart_range", "ohlc", "ohlc_range"]
+Endpoint = Literal["markets", "market_chart", "market_chart_range", "ohlc", "ohlc_range"]
 Exactness = Literal["exact", "approximate"]
+Interval = Literal["hourly", "daily"]
 
-LONGEST_DAILY_WINDOW_DAYS = 180
-LONGEST_HOURLY_WINDOW_DAYS = 31
-# Up to 90 days come hourly; an hour before the first day is asked for too, so one day less.
-LONGEST_PRICES_WINDOW_DAYS = 89
-LONGEST_CHART_DAYS = 365
-# The days that `/ohlc` offers with candles of 4 hours; the oldest candle of an answer is cut off.
-FOUR_HOUR_CANDLE_DAYS = (7, 14, 30)
+PATHS: dict[Endpoint, str] = {
+    "markets": "coins/markets",
+    "market_chart": "coins/{id}/market_chart",
+    "market_chart_range": "coins/{id}/market_chart/range",
+    "ohlc": "coins/{id}/ohlc",
+    "ohlc_range": "coins/{id}/ohlc/range",
+}
+COINS_A_PAGE = 250
+FIRST_DAY = date(2013, 4, 28)
+FIRST_HOURLY_DAY = date(2018, 2, 9)
+# The provider serves its own copy for this long: who asks again sooner gets the same bytes.
+SNAPSHOT_KEPT = timedelta(seconds=30)
+HISTORY_KEPT = timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
 class Call:
-    """One request for one coin and what its answer will be used for: days [first, last]."""
+    """One request and what its answer will be used for: days [first, last].
+
+    `days` counts back from now, `start` and `end` name a range, `page` is one of a market snapshot.
+    """
 
     endpoint: Endpoint
     first: date
@@ -34,95 +45,192 @@ class Call:
     days: int | None = None
     start: datetime | None = None
     end: datetime | None = None
-    interval: Literal["hourly", "daily"] | None = None
+    interval: Interval | None = None
     exactness: Exactness = "exact"
+    page: int | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one coin is asked for: days, and the calls that bring them together."""
+
+    coin: str
+    days: tuple[date, ...]
+    calls: tuple[Call, ...]
+
+
+@dataclass(frozen=True)
+class Route:
+    """One way to days of history.
+
+    The endpoint takes a range, cut into windows of at most `longest_days`; or it counts back from
+    now in one of the sizes `counts_back`, and reaches the last `reach_days` days before today.
+    """
+
+    endpoint: Endpoint
+    needs: Callable[[Plan], bool] = lambda _: True
+    interval: Interval | None = None
+    exactness: Exactness = "exact"
+    longest_days: int | None = None
+    counts_back: tuple[int, ...] = ()
+    reach_days: int | None = None
+    since: date = FIRST_DAY
+    oldest_day_is_cut: bool = False
+    """The oldest day it reaches lacks its first hours: the next tier brings them."""
+    stamps_are_closes: bool = False
+    lead: timedelta = timedelta(0)
+    """How long before its first midnight a range begins."""
+
+    def reaches(self, day: date, today: date) -> bool:
+        """Tell whether it has a day."""
+        return day >= self.since and (
+            self.reach_days is None or day >= today - self.reach_days * DAY
+        )
+
+    def windows(self, wanted: Sequence[date]) -> list[tuple[date, date]]:
+        """Return the fewest windows that hold these days (ascending), cut to what is wanted."""
+        if self.longest_days is None:
+            return [(wanted[0], wanted[-1])]
+        found: list[tuple[date, date]] = []
+        for day in wanted:
+            if found and (day - found[-1][0]).days < self.longest_days:
+                found[-1] = (found[-1][0], day)
+            else:
+                found.append((day, day))
+        return found
+
+    def call(self, first: date, last: date, now: datetime, plan: Plan) -> Call:
+        """Return the call for one window."""
+        if self.counts_back:
+            needed = (now.date() - first).days + 1
+            # One of few sizes, so that tomorrow's question is today's where it can be.
+            days = next((size for size in self.counts_back if size >= needed), self.counts_back[-1])
+            return Call(self.endpoint, first, last, days=days, interval=self.interval)
+        start = close_of(first) if self.stamps_are_closes else midnight(first) - self.lead
+        if self.lead and plan.history_days:
+            start = max(start, now - plan.history_days * DAY)
+        return Call(
+            self.endpoint,
+            first,
+            last,
+            start=start,
+            end=close_of(last),
+            interval=self.interval,
+            exactness=self.exactness,
+        )
+
+
+def _has_ohlc_range(plan: Plan) -> bool:
+    return plan.has_ohlc_range
+
+
+def _is_paid(plan: Plan) -> bool:
+    return plan.is_paid
+
+
+# Up to 90 days come hourly; some hours before the first day are asked for too, so one day less.
+_FROM_HOURLY_PRICES = Route(
+    "market_chart_range",
+    exactness="approximate",
+    longest_days=89,
+    # The price before the first midnight opens the first candle; hours are up to 111 minutes apart.
+    lead=HOUR + timedelta(minutes=55),
+)
+
+# By table, in tiers: the days that no route of a better tier reaches are left to the next one.
+# `interval=daily` is always named: 90 days or less would otherwise come as unaligned hours.
+ROUTES: Mapping[str, tuple[tuple[Route, ...], ...]] = {
+    "market_caps": (
+        (
+            Route(
+                "market_chart",
+                interval="daily",
+                counts_back=(2, 7, 14, 30, 60, 90, 180, 365),
+                reach_days=365,
+            ),
+            Route("market_chart_range", _is_paid, interval="daily", stamps_are_closes=True),
+        ),
+    ),
+    "ohlc_daily": (
+        (
+            Route("ohlc_range", _has_ohlc_range, interval="daily", longest_days=180),
+            # Candles of 4 hours; the oldest one of an answer is cut off.
+            Route("ohlc", counts_back=(7, 14, 30), reach_days=29),
+        ),
+        (_FROM_HOURLY_PRICES,),
+    ),
+    "ohlc_hourly": (
+        (
+            Route(
+                "ohlc_range",
+                _has_ohlc_range,
+                interval="hourly",
+                longest_days=31,
+                since=FIRST_HOURLY_DAY,
+            ),
+            # Candles of half an hour, of the last 24 hours.
+            Route("ohlc", counts_back=(1,), reach_days=1, oldest_day_is_cut=True),
+        ),
+        (_FROM_HOURLY_PRICES,),
+    ),
+}
 
 
 def reachable_from(plan: Plan, now: datetime) -> date:
     """Return the first day whose close the plan's history still holds."""
     if plan.history_days is None:
-        return date(2013, 4, 28)
+        return FIRST_DAY
     return now.date() - plan.history_days * DAY
 
 
-def daily_candle_window(plan: Plan) -> int:
-    """Return how many days of daily candles one call brings."""
-    return LONGEST_DAILY_WINDOW_DAYS if plan.has_ohlc_range else LONGEST_PRICES_WINDOW_DAYS
+def calls(table: str, wanted: Iterable[date], now: datetime, plan: Plan) -> list[Call]:
+    """Return the fewest calls that bring the wanted days of one coin, ascending.
 
-
-def hourly_candle_window(plan: Plan) -> int:
-    """Return how many days of hourly candles one call brings."""
-    return LONGEST_HOURLY_WINDOW_DAYS if plan.has_ohlc_range else LONGEST_PRICES_WINDOW_DAYS
-
-
-def market_history(wanted: Sequence[date], now: datetime, plan: Plan) -> list[Call]:
-    """Return the one call that brings the closes of the wanted days.
-
-    `interval=daily` is always named: 90 days or less would otherwise come as unaligned hours.
+    Of the routes of a tier the one that reaches most days is taken, then the one with the fewest
+    calls, then the first.
     """
-    first, last = min(wanted), max(wanted)
-    days = (now.date() - first).days + 1
-    if plan.is_paid and days > LONGEST_CHART_DAYS:
-        start, end = close_of(first), close_of(last)
-        return [Call("market_chart_range", first, last, start=start, end=end, interval="daily")]
-    within_plan = min(days, plan.history_days or days)
-    return [Call("market_chart", first, last, days=within_plan, interval="daily")]
-
-
-def daily_candles(wanted: Sequence[date], now: datetime, plan: Plan) -> list[Call]:
-    """Return the calls that bring daily candles: true ones where the plan has them."""
-    first, last = min(wanted), max(wanted)
-    if plan.has_ohlc_range:
-        return [
-            _ohlc_range(start, end, "daily")
-            for start, end in windows(first, last, LONGEST_DAILY_WINDOW_DAYS)
+    left = sorted(set(wanted))
+    today = now.date()
+    found: list[Call] = []
+    for tier in ROUTES[table]:
+        options = [
+            (route, reached)
+            for route in tier
+            if route.needs(plan) and (reached := [d for d in left if route.reaches(d, today)])
         ]
-    four_hourly_from = now.date() - (FOUR_HOUR_CANDLE_DAYS[-1] - 1) * DAY
-    calls = _approximations(first, min(last, four_hourly_from - DAY), now, plan)
-    recent = max(first, four_hourly_from)
-    if recent <= last:
-        needed = (now.date() - recent).days + 1
-        days = next(offered for offered in FOUR_HOUR_CANDLE_DAYS if offered >= needed)
-        calls.append(Call("ohlc", recent, last, days=days))
-    return calls
+        if not options:
+            continue
+        route, reached = min(options, key=lambda o: (-len(o[1]), len(o[0].windows(o[1]))))
+        found += [route.call(*window, now, plan) for window in route.windows(reached)]
+        is_cut = {today - (route.reach_days or 0) * DAY} if route.oldest_day_is_cut else set()
+        left = [day for day in left if day not in reached or day in is_cut]
+    return sorted(found, key=lambda call: (call.first, call.last))
 
 
-def hourly_candles(wanted: Sequence[date], now: datetime, plan: Plan) -> list[Call]:
-    """Return the calls that bring hourly candles.
+def requests(
+    table: str, wanted: Mapping[str, Iterable[date]], now: datetime, plan: Plan
+) -> list[Request]:
+    """Return what to ask each coin for, the oldest days first.
 
-    Without `/ohlc/range` only the last 24 hours are true candles, joined from half-hours; hours
-    before that are approximated, and stored exact ones are never overwritten by them.
+    Calls whose days overlap complete each other and stay together.
     """
-    first, last = min(wanted), max(wanted)
-    if plan.has_ohlc_range:
-        return [
-            _ohlc_range(start, end, "hourly")
-            for start, end in windows(first, last, LONGEST_HOURLY_WINDOW_DAYS)
-        ]
-    day_ago = (now - DAY).date()
-    calls = _approximations(first, min(last, day_ago), now, plan)
-    if last >= day_ago:
-        calls.append(Call("ohlc", max(first, day_ago), last, days=1))
-    return calls
+    found: list[Request] = []
+    for coin, of_coin in wanted.items():
+        days = sorted(set(of_coin))
+        groups: list[list[Call]] = []
+        for call in calls(table, days, now, plan):
+            if groups and call.first <= max(known.last for known in groups[-1]):
+                groups[-1].append(call)
+            else:
+                groups.append([call])
+        for group in groups:
+            first, last = group[0].first, max(call.last for call in group)
+            within = tuple(day for day in days if first <= day <= last)
+            found.append(Request(coin, within, tuple(group)))
+    return sorted(found, key=lambda request: (request.days[0], request.coin))
 
 
-def _ohlc_range(first: date, last: date, interval: Literal["hourly", "daily"]) -> Call:
-    return Call(
-        "ohlc_range", first, last, start=midnight(first), end=close_of(last), interval=interval
-    )
-
-
-def _approximations(first: date, last: date, now: datetime, plan: Plan) -> list[Call]:
-    reach = [now - plan.history_days * DAY] if plan.history_days else []
-    return [
-        Call(
-            "market_chart_range",
-            start,
-            end,
-            # The price before the first midnight opens the first candle.
-            start=max([midnight(start) - HOUR - timedelta(minutes=55), *reach]),
-            end=close_of(end),
-            exactness="approximate",
-        )
-        for start, end in windows(first, last, LONGEST_PRICES_WINDOW_DAYS)
-    ]
+def market_snapshot(today: date, tracked: int) -> list[Call]:
+    """Return the pages of a market snapshot; it is the close of the day before at midnight."""
+    pages = -(-tracked // COINS_A_PAGE)
+    return [Call("markets", today, today, page=page) for page in range(1, pages + 1)]

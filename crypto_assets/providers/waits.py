@@ -53,7 +53,7 @@ class Patience:
 def asked_wait(status: int, headers: Mapping[str, str], now: datetime) -> float | None:
     """Seconds a refusal asks us to wait; a 429 that names no time means 60."""
     # A date is meant by the clock of the server that wrote it; ours (``now``) may be wrong.
-    server_now = _http_date(headers.get("Date", "")) or now
+    server_now = http_date(headers.get("Date", "")) or now
     asked = retry_after_seconds(headers.get("Retry-After"), server_now)
     return DEFAULT_RETRY_AFTER if asked is None and status == 429 else asked
 
@@ -69,11 +69,12 @@ def retry_after_seconds(header: str | None, now: datetime) -> float | None:
         seconds = float(header)
         return max(seconds, 0.0) if seconds == seconds and abs(seconds) < 1e12 else None
     except ValueError:
-        moment = _http_date(header)
+        moment = http_date(header)
     return None if moment is None else max((moment - now).total_seconds(), 0.0)
 
 
-def _http_date(value: str) -> datetime | None:
+def http_date(value: str) -> datetime | None:
+    """A moment as HTTP writes it, as naive UTC; None if it is none."""
     try:
         moment = parsedate_to_datetime(value)
     except (TypeError, ValueError, OverflowError):

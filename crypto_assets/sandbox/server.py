@@ -285,7 +285,7 @@ class _Handler(BaseHTTPRequestHandler):
         phrase = HTTPStatus(reply.status).phrase if reply.status in _PHRASES else "Unknown"
         lines = [
             f"HTTP/1.1 {reply.status} {phrase}",
-            f"Date: {format_datetime(datetime.now(timezone.utc), usegmt=True)}",
+            f"Date: {format_datetime(self._now(), usegmt=True)}",
             f"Content-Type: {reply.content_type}",
             f"Content-Length: {length}",
             f"{SANDBOX_HEADER}: {self.server.sandbox.seed}",
@@ -294,6 +294,9 @@ class _Handler(BaseHTTPRequestHandler):
         if self.close_connection:
             lines.append("Connection: close")
         return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+    def _now(self) -> datetime:
+        return self.server.sandbox.clock.now().replace(tzinfo=timezone.utc)
 
     def _send(self, reply: Reply) -> None:
         self.wfile.write(self._head(reply, len(reply.body)) + reply.body)

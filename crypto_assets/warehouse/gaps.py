@@ -14,12 +14,12 @@ import pandas as pd
 
 from crypto_assets.periods import wall_now
 
-GapState = Literal["missing", "no_data_at_provider"]
+GapState = Literal["missing", "no_data_at_provider", "approximate"]
 
 
 @dataclass(frozen=True)
 class Gap:
-    """One series that has no row on one day, and why."""
+    """One series that has no row on one day, or an approximate one, and why."""
 
     series: str
     day: date

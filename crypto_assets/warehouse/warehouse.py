@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import duckdb
 import pandas as pd
@@ -18,6 +18,15 @@ from crypto_assets.warehouse.session import LOCK_TIMEOUT_SECONDS, open_warehouse
 from crypto_assets.warehouse.writer import Batch, Write, WriteReport, write
 
 FILE_NAME = "warehouse.duckdb"
+
+
+class Query(Protocol):
+    """Something that runs one query and returns its rows."""
+
+    def __call__(
+        self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ..., /
+    ) -> pd.DataFrame:
+        """Run it."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ Here belongs how rows get into a table without any being lost, doubled or half-w
 rows are is the assets' concern, who may open the file the session's.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 
@@ -14,6 +14,7 @@ import pandas as pd
 from crypto_assets.periods import wall_now
 from crypto_assets.tables import Table
 from crypto_assets.warehouse import gaps
+from crypto_assets.warehouse.errors import ContractViolationError
 from crypto_assets.warehouse.schema import day_of
 from crypto_assets.warehouse.session import quoted, roll_back
 from crypto_assets.warehouse.validation import check_rows, conform, violation
@@ -28,12 +29,14 @@ class Batch:
     """Rows of whole days for one table, and what was looked for and not found.
 
     `whole` names slices (some of the key's columns) of which all rows are here: a stored row of
-    them that did not come again is removed, and written down as restated.
+    them that did not come again is removed, and written down as restated. `on_refusal` is called
+    when the rows break their contract, so that what they were made of is not used again.
     """
 
     rows: pd.DataFrame
     inspection: gaps.Inspection | None = None
     whole: pd.DataFrame | None = None
+    on_refusal: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -87,8 +90,10 @@ def write(connection: duckdb.DuckDBPyConnection, batch: Batch, to: Write) -> Wri
     try:
         report = _write(connection, batch, to)
         connection.execute("COMMIT")
-    except BaseException:
+    except BaseException as error:
         roll_back(connection)
+        if isinstance(error, ContractViolationError):
+            batch.on_refusal()
         raise
     return report
 

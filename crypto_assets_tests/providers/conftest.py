@@ -6,6 +6,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ def stub() -> Iterator[Stub]:
 
 @pytest.fixture
 def raw(tmp_path: Path) -> Iterator[RawStore]:
-    with RawStore(tmp_path / "raw.sqlite") as store:
+    with closing(RawStore(tmp_path / "raw.sqlite")) as store:
         yield store
 
 

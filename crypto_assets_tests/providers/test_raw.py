@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ def test_the_request_is_kept_with_the_body(raw: RawStore) -> None:
 def test_ids_are_the_same_in_every_store_and_tell_requests_apart(
     raw: RawStore, tmp_path: Path
 ) -> None:
-    with RawStore(tmp_path / "other.sqlite") as other:
+    with closing(RawStore(tmp_path / "other.sqlite")) as other:
         assert add(raw) == add(other)
     assert add(raw) != add(raw, path_params={"id": "ethereum"})
     assert add(raw) != add(raw, observed_at=AT + timedelta(microseconds=1))
@@ -104,7 +105,10 @@ def test_a_damaged_body_is_noticed(raw: RawStore, tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_database_is_named_with_advice(tmp_path: Path) -> None:
     (tmp_path / "raw.sqlite").write_bytes(b"only text" * 1000)
-    with RawStore(tmp_path / "raw.sqlite") as store, pytest.raises(RawStoreError) as caught:
+    with (
+        closing(RawStore(tmp_path / "raw.sqlite")) as store,
+        pytest.raises(RawStoreError) as caught,
+    ):
         add(store)
     assert "raw.sqlite" in str(caught.value)
     assert "check free disk space" in str(caught.value)
@@ -112,22 +116,24 @@ def test_a_file_that_is_no_database_is_named_with_advice(tmp_path: Path) -> None
 
 def test_a_full_disk_is_a_clear_error_and_the_store_goes_on_later(raw: RawStore) -> None:
     add(raw)
-    connection = raw._open()
-    (pages,) = connection.execute("PRAGMA page_count").fetchone()
-    connection.execute(f"PRAGMA max_page_count = {pages}")
+    with raw._file.transaction() as connection:
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        connection.execute(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(RawStoreError, match="full"):
         add(raw, os.urandom(200_000))
-    connection.execute("PRAGMA max_page_count = 1000000")
+    with raw._file.transaction() as connection:
+        connection.execute("PRAGMA max_page_count = 1000000")
     add(raw, os.urandom(200_000))
     assert raw.count() == 2
 
 
 _CHILD = """
 import sys
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from crypto_assets.providers.raw import RawStore
-with RawStore(Path(sys.argv[1])) as store:
+with closing(RawStore(Path(sys.argv[1]))) as store:
     for i in range(100):
         store.append(provider="p", endpoint=sys.argv[2], path_params={}, params={"i": i},
                      observed_at=datetime(2026, 1, 1), body=b"x" * 1000)
@@ -137,7 +143,7 @@ with RawStore(Path(sys.argv[1])) as store:
 def test_processes_and_threads_append_side_by_side(tmp_path: Path) -> None:
     path = tmp_path / "new" / "raw.sqlite"
     children = [subprocess.Popen([sys.executable, "-c", _CHILD, str(path), name]) for name in "abc"]
-    with RawStore(path) as store:
+    with closing(RawStore(path)) as store:
         threads = [
             threading.Thread(
                 target=lambda t=t: [add(store, params={"t": t, "i": i}) for i in range(50)]

@@ -1,0 +1,166 @@
+"""What filling tables for some days would ask of the providers, without asking.
+
+The same knowledge and the same routes as fetching itself. Belongs here: counting calls ahead.
+Does not belong here: what a month may cost in all (`operations.budgeting`), printing.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+
+import dagster as dg
+
+from crypto_assets.assets.candles import is_universe_unknown, tracked_candles
+from crypto_assets.assets.flows import ASSETS
+from crypto_assets.assets.histories import is_answered, needed
+from crypto_assets.assets.market import needs_snapshot
+from crypto_assets.assets.platform import Platform
+from crypto_assets.assets.universe import Tracked, tracked_by_day
+from crypto_assets.periods import days
+from crypto_assets.providers import coingecko, routes
+from crypto_assets.providers.plans import Plan
+from crypto_assets.providers.routes import Call
+from crypto_assets.tables import COIN_LIST, ETF_FLOWS, FEAR_GREED, MARKET_CAPS, TABLES, Table
+
+# By table: provider, path and calls of what takes no planning.
+_FIXED = {
+    COIN_LIST.name: (coingecko.PROVIDER, "coins/list", 1),
+    FEAR_GREED.name: ("alternative_me", "fng/", 1),
+    ETF_FLOWS.name: ("farside", "{asset}/", len(ASSETS)),
+}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Calls that differ in their coin only; `answered` of them are in the raw store already."""
+
+    table: str
+    provider: str
+    path: str
+    calls: int
+    answered: int = 0
+    call: Call | None = None
+
+
+@dataclass(frozen=True)
+class FetchPlan:
+    """All calls that filling would make. `is_guess`: the universe is not known yet."""
+
+    groups: tuple[Group, ...]
+    unreachable_days: int = 0
+    is_guess: bool = False
+
+    @property
+    def calls(self) -> int:
+        """Calls that are still to be made, whatever the provider."""
+        return sum(group.calls - group.answered for group in self.groups)
+
+    @property
+    def credits(self) -> int:
+        """CoinGecko credits they cost; a call that has to be repeated costs none of its own."""
+        return sum(
+            group.calls - group.answered
+            for group in self.groups
+            if group.provider == coingecko.PROVIDER
+        )
+
+    def minutes(self, plan: Plan) -> float | None:
+        """How long the plan's rate makes it take at least; None where it has no limit."""
+        return self.credits / plan.calls_per_minute if plan.calls_per_minute else None
+
+
+def fetch_plan(
+    platform: Platform, tables: Sequence[str], first: date, last: date, now: datetime
+) -> FetchPlan:
+    """Return the calls that filling these tables for [first, last] would make now."""
+    groups: list[Group] = []
+    unreachable = 0
+    is_guess = is_universe_unknown(platform, first, last)
+    for name in tables:
+        if name in _FIXED:
+            provider, path, calls = _FIXED[name]
+            groups.append(Group(name, provider, path, calls))
+        if name not in routes.ROUTES:
+            continue
+        table = TABLES[name]
+        # Whichever table comes first brings the universe for those after it.
+        is_first = not any(group.call for group in groups)
+        if _takes_snapshot(platform, table, first, last, now, is_guess and is_first):
+            pages = routes.market_snapshot(now.date(), platform.settings.universe.tracked)
+            groups += [
+                Group(name, coingecko.PROVIDER, routes.PATHS[page.endpoint], 1, 0, page)
+                for page in pages
+            ]
+        asked, missed = _histories(platform, table, first, last, now)
+        groups += asked
+        unreachable += missed
+    return FetchPlan(tuple(groups), unreachable, is_guess)
+
+
+def refuse_beyond_budget(platform: Platform, plan: FetchPlan) -> None:
+    """Raise `dagster.Failure` where the month has not enough credits left for the plan."""
+    problem = beyond_budget(platform, plan)
+    if problem:
+        raise dg.Failure(problem, allow_retries=False)
+
+
+def beyond_budget(platform: Platform, plan: FetchPlan) -> str | None:
+    """Return why the month's credits are not enough for the plan, and what to do; else None."""
+    limit = platform.plan.credits_per_month
+    if limit is None or platform.settings.coingecko.may_exceed_credits or not plan.credits:
+        return None
+    used = platform.usage.month(coingecko.PROVIDER, platform.clock.today()).credits
+    if used + plan.credits <= limit:
+        return None
+    return (
+        f"this needs {plan.credits:,} CoinGecko credits and the month has "
+        f"{max(limit - used, 0):,} of {limit:,} left (plan '{platform.plan.name}'), so nothing was "
+        "asked: take fewer days or coins, wait for the next month, or allow it with "
+        "--over-budget (setting coingecko.may_exceed_credits)"
+    )
+
+
+def _takes_snapshot(
+    platform: Platform, table: Table, first: date, last: date, now: datetime, is_guess: bool
+) -> bool:
+    if table is MARKET_CAPS:
+        return needs_snapshot(platform, first, last, now)
+    return is_guess
+
+
+def _histories(
+    platform: Platform, table: Table, first: date, last: date, now: datetime
+) -> tuple[list[Group], int]:
+    tracked = _tracked(platform, table, first, last)
+    closed_only = table is MARKET_CAPS
+    tracked = {d: t for d, t in tracked.items() if d < now.date() or not closed_only}
+    ask_for = needed(platform, tracked, table, now)
+    calls: Counter[Call] = Counter()
+    answered: Counter[Call] = Counter()
+    for request in ask_for.requests:
+        for call in request.calls:
+            calls[call] += 1
+            answered[call] += is_answered(platform, table, now, ask_for, request.coin, call)
+    found = [
+        Group(
+            table.name,
+            coingecko.PROVIDER,
+            routes.PATHS[call.endpoint],
+            count,
+            answered[call],
+            call,
+        )
+        for call, count in sorted(calls.items(), key=lambda item: (item[0].first, item[0].last))
+    ]
+    return found, sum(map(len, ask_for.unreachable.values()))
+
+
+def _tracked(platform: Platform, table: Table, first: date, last: date) -> dict[date, Tracked]:
+    """Return the universe as far as it is known, and as many nameless coins where it is not."""
+    nameless = frozenset(f"coin {n}" for n in range(1, platform.settings.universe.tracked + 1))
+    if table is MARKET_CAPS:
+        known = tracked_by_day(platform.warehouse, first, last, known_today=nameless)
+    else:
+        known = tracked_candles(platform, table, first, last, known_today=nameless)
+    return {day: known[day] for day in days(first, last)}

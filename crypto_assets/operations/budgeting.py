@@ -1,0 +1,189 @@
+"""What the schedules cost in a month, by asset, against the plan; and what to change.
+
+A month of ticks is played through with the same routes as fetching, for one coin and with
+everything going well, and multiplied by the coins. Belongs here: that forecast. Does not belong
+here: counting what was used (`providers.usage`).
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import date, datetime
+
+from crypto_assets.assets.flows import ASSETS
+from crypto_assets.assets.platform import plan_of
+from crypto_assets.automation.schedules import Tick, scheduled_ticks
+from crypto_assets.periods import DAY, close_of, day_closed_by_snapshot, days, is_final
+from crypto_assets.providers import coingecko, routes
+from crypto_assets.providers.plans import Plan
+from crypto_assets.settings import Settings, ticks
+from crypto_assets.tables import COIN_LIST, ETF_FLOWS, FEAR_GREED, MARKET_CAPS, OHLC_HOURLY, TABLES
+
+# The longest month, so that every month fits.
+MONTH_DAYS = 31
+_FIXED = {COIN_LIST.name: 1, FEAR_GREED.name: 1, ETF_FLOWS.name: len(ASSETS)}
+_OTHER_PROVIDERS = {FEAR_GREED.name: "alternative_me", ETF_FLOWS.name: "farside"}
+# Once every N hours, where every hour is too much.
+_RARER_HOURS = (2, 3, 4, 6, 8, 12, 24)
+
+
+@dataclass(frozen=True)
+class AssetCost:
+    """Calls of one table in a month; only CoinGecko's cost credits."""
+
+    table: str
+    provider: str
+    calls: int
+
+    @property
+    def credits(self) -> int:
+        """Credits they cost."""
+        return self.calls if self.provider == coingecko.PROVIDER else 0
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What the settings cost in a month of 31 days, and what the plan allows."""
+
+    plan: Plan
+    assets: tuple[AssetCost, ...]
+    busiest_hour_calls: int
+    advice: tuple[str, ...] = field(default=())
+
+    @property
+    def credits(self) -> int:
+        """CoinGecko credits in all."""
+        return sum(asset.credits for asset in self.assets)
+
+    @property
+    def hourly_calls(self) -> int | None:
+        """CoinGecko calls that the plan allows in an hour."""
+        limit = self.plan.calls_per_minute
+        return limit * 60 if limit else None
+
+    @property
+    def fits(self) -> bool:
+        """Whether month and hour are enough."""
+        month, hour = self.plan.credits_per_month, self.hourly_calls
+        return (month is None or self.credits <= month) and (
+            hour is None or self.busiest_hour_calls <= hour
+        )
+
+
+def budget(settings: Settings) -> Budget:
+    """Return what the schedules cost in a month; with advice where that does not fit."""
+    found = _forecast(settings)
+    if found.fits:
+        return found
+    return Budget(found.plan, found.assets, found.busiest_hour_calls, tuple(_advice(settings)))
+
+
+def _forecast(settings: Settings) -> Budget:
+    plan = plan_of(settings)
+    month = _Month(settings, plan)
+    first = settings.clock.today()
+    for day in days(first, first + (MONTH_DAYS - 1) * DAY):
+        for at, tick in _ticks(settings, day):
+            month.play(at, tick)
+    costs = tuple(
+        AssetCost(table, _OTHER_PROVIDERS.get(table, coingecko.PROVIDER), month.calls[table])
+        for table in TABLES
+        if month.calls[table]
+    )
+    return Budget(plan, costs, max(month.by_hour.values(), default=0))
+
+
+def _ticks(settings: Settings, day: date) -> list[tuple[datetime, Tick]]:
+    return sorted(
+        (
+            (at, tick(at))
+            for cron, tick in scheduled_ticks(settings.schedules)
+            for at in ticks(cron, day)
+        ),
+        key=lambda one: one[0],
+    )
+
+
+class _Month:
+    """Counts the calls of ticks in their order, and knows which days they made final."""
+
+    def __init__(self, settings: Settings, plan: Plan) -> None:
+        self._settings = settings
+        self._plan = plan
+        # What lies before the month is there.
+        self._final_until = settings.clock.today() - DAY
+        self._final: set[tuple[str, date]] = set()
+        self.calls: Counter[str] = Counter()
+        self.by_hour: Counter[datetime] = Counter()
+
+    def play(self, at: datetime, tick: Tick) -> None:
+        """Count what one tick asks for."""
+        for name in tick.tables:
+            if name in _FIXED:
+                calls = _FIXED[name]
+            elif name in routes.ROUTES:
+                wanted = [d for d in days(tick.first, tick.last) if self._is_wanted(name, d)]
+                calls = self._asked(name, wanted, at)
+            else:
+                continue
+            self.calls[name] += calls
+            if name not in _OTHER_PROVIDERS:
+                self.by_hour[at.replace(minute=0)] += calls
+
+    def _is_wanted(self, name: str, day: date) -> bool:
+        return day > self._final_until and (name, day) not in self._final
+
+    def _asked(self, name: str, wanted: list[date], at: datetime) -> int:
+        calls = 0
+        if name == MARKET_CAPS.name:
+            closed = day_closed_by_snapshot(at)
+            if any(day in wanted for day in (at.date(), closed)):
+                tracked = self._settings.universe.tracked
+                # And one by name for coins that fell off the pages.
+                calls += len(routes.market_snapshot(at.date(), tracked)) + 1
+            if closed is not None:
+                self._final.add((name, closed))
+            wanted = [day for day in wanted if day < at.date() and day != closed]
+        ready_after = TABLES[name].ready_after
+        self._final |= {(name, d) for d in wanted if is_final(close_of(d), at, ready_after)}
+        return calls + self._coins(name) * len(routes.calls(name, wanted, at, self._plan))
+
+    def _coins(self, name: str) -> int:
+        universe = self._settings.universe
+        if name == OHLC_HOURLY.name and not self._plan.is_paid:
+            return len(universe.headline)
+        return universe.tracked
+
+
+def _advice(settings: Settings) -> Iterator[str]:
+    """Yield settings, each of which alone would make it fit."""
+    for hours in _RARER_HOURS:
+        cron = f"30 */{hours} * * *" if hours < 24 else "30 0 * * *"
+        if _forecast(_with(settings, "schedules", hourly_candles=cron)).fits:
+            yield f"schedules.hourly_candles: '{cron}'"
+            break
+    fewer = _most_tracked(settings)
+    if fewer:
+        yield f"universe.tracked: {fewer}"
+    for name in ("demo", "basic", "analyst", "lite"):
+        larger = _with(settings, "coingecko", plan=name)
+        if _forecast(larger).fits:
+            yield f"coingecko.plan: {name}"
+            break
+
+
+def _most_tracked(settings: Settings) -> int:
+    """Return how many coins fit, by bisection; 0 if not even one does."""
+    fits, too_many = 0, settings.universe.tracked
+    while too_many - fits > 1:
+        middle = (fits + too_many) // 2
+        if _forecast(_with(settings, "universe", tracked=middle)).fits:
+            fits = middle
+        else:
+            too_many = middle
+    return fits
+
+
+def _with(settings: Settings, section: str, **changes: object) -> Settings:
+    changed = getattr(settings, section).model_copy(update=changes)
+    return settings.model_copy(update={section: changed})
