@@ -4,6 +4,7 @@ Imports that take long happen inside the commands, so that `--help` answers at o
 """
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,11 +17,17 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from crypto_assets.assets.progress import Progress as Fetching
+    from crypto_assets.operations.budgeting import Budget
+    from crypto_assets.operations.forecasting import Forecast
     from crypto_assets.operations.running import Progress, RunReport
     from crypto_assets.settings import Settings
 
 HOME = click.option(
     "--home", type=click.Path(path_type=Path), help="Folder of the warehouse (default: data)."
+)
+OVER_BUDGET = click.option(
+    "--over-budget", is_flag=True, help="Start even if the month has too few credits left."
 )
 _DAY = click.DateTime(["%Y-%m-%d"])
 _MOMENT = click.DateTime(["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"])
@@ -128,8 +135,9 @@ def up(home: Path | None, port: int, host: str) -> None:
 
 
 @cli.command()
+@OVER_BUDGET
 @HOME
-def refresh(home: Path | None) -> None:
+def refresh(home: Path | None, over_budget: bool) -> None:
     """Bring every table up to now: the running day, and what the week before still lacks.
 
     Example: crypto-assets refresh
@@ -137,7 +145,7 @@ def refresh(home: Path | None) -> None:
     from crypto_assets.operations.running import refresh_range
     from crypto_assets.tables import TABLES
 
-    settings = _settings(home)
+    settings = _settings(home, over_budget)
     _fill(settings, list(TABLES), refresh_range(settings))
 
 
@@ -145,18 +153,80 @@ def refresh(home: Path | None) -> None:
 @click.argument("assets", nargs=-1, required=True, metavar="ASSET...")
 @click.option("--from", "first", type=_DAY, required=True, help="First day, YYYY-MM-DD.")
 @click.option("--to", "last", type=_DAY, help="Last day (default: the running one).")
+@OVER_BUDGET
 @HOME
 def backfill(
-    assets: tuple[str, ...], first: datetime, last: datetime | None, home: Path | None
+    assets: tuple[str, ...],
+    first: datetime,
+    last: datetime | None,
+    over_budget: bool,
+    home: Path | None,
 ) -> None:
     """Fill assets for a range of days, then recalculate what depends on what changed.
 
     Example: crypto-assets backfill market_caps ranks ema_signals --from 2026-06-01 --to 2026-06-30
     """
-
-    settings = _settings(home)
+    settings = _settings(home, over_budget)
     today = settings.clock.today()
     _fill(settings, list(assets), (first.date(), last.date() if last else today))
+
+
+@cli.command()
+@click.argument("assets", nargs=-1, required=True, metavar="ASSET...")
+@click.option("--from", "first", type=_DAY, required=True, help="First day, YYYY-MM-DD.")
+@click.option("--to", "last", type=_DAY, help="Last day (default: the running one).")
+@HOME
+def plan(
+    assets: tuple[str, ...], first: datetime, last: datetime | None, home: Path | None
+) -> None:
+    """Show the calls a backfill would make, and what they cost, without making one.
+
+    Example: crypto-assets plan ohlc_daily --from 2026-06-01 --to 2026-06-30
+    """
+    from crypto_assets.operations.forecasting import forecast
+
+    settings = _settings(home)
+    until = last.date() if last else settings.clock.today()
+    _print_forecast(_console(), forecast(settings, list(assets), (first.date(), until)))
+
+
+@cli.command()
+@HOME
+def budget(home: Path | None) -> None:
+    """Show what the schedules cost in a month, by asset, against the plan.
+
+    Example: crypto-assets budget
+    """
+    from crypto_assets.operations.budgeting import budget as month
+
+    _print_budget(_console(), month(_settings(home)))
+
+
+@cli.command()
+@click.option("--accept-loss", is_flag=True, help="Go on although some rows can't be made again.")
+@HOME
+def rebuild(home: Path | None, accept_loss: bool) -> None:
+    """Make all tables again from the raw responses, without one call.
+
+    Example: crypto-assets rebuild --home data/demo
+    """
+    from crypto_assets.operations import home as homes
+    from crypto_assets.operations.rebuilding import rebuild as again
+
+    settings = _settings(home)
+    console = _console()
+    with homes.open_instance(settings) as instance, _progress(console) as progress:
+        report = again(settings, instance, progress, accept_loss=accept_loss)
+    console.print(
+        f"{report.deliveries:,} deliveries were made again from {report.responses:,} responses; "
+        f"the warehouse before is kept as {report.kept_as}.",
+        soft_wrap=True,
+    )
+    for table, rows in report.rows.items():
+        console.print(f"{table}: {rows:,} rows")
+    for reason in report.skipped:
+        console.print(f"Skipped: {reason}", markup=False, soft_wrap=True)
+    _print_outcome(console, report.derived)
 
 
 @cli.command()
@@ -204,6 +274,7 @@ def status(home: Path | None) -> None:
     if state.is_behind and not published.withheld_by:
         console.print("The warehouse has changed since; the end of the next run publishes it.")
     _print_missing(console, state.missing)
+    console.print(_credits(settings), soft_wrap=True)
 
 
 @cli.command()
@@ -272,15 +343,21 @@ def sandbox(
         sys.stdin.read()
         server.stop()
     else:
+        # However it was started: a shell may have told us to ignore them.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.default_int_handler)
         click.echo(
             f"The sandbox answers on {server.url} (seed {seed}, plan {plan}); Ctrl-C ends it."
         )
         server.serve_forever()
 
 
-def _settings(home: Path | None) -> "Settings":
+def _settings(home: Path | None, over_budget: bool = False) -> "Settings":
     from crypto_assets.settings import load_settings
 
+    if over_budget:
+        # Where processes that are started for us find it, too.
+        os.environ["CRYPTO_ASSETS_COINGECKO__MAY_EXCEED_CREDITS"] = "true"
     return load_settings(home)
 
 
@@ -294,9 +371,10 @@ def _fill(settings: "Settings", tables: list[str], days: tuple[date, date]) -> N
     with (
         with_providers(settings) as active,
         home.open_instance(active) as instance,
-        _progress(console) as progress,
     ):
-        report = running.fill(active, instance, tables, days, progress)
+        running.refuse_beyond_budget(active, tables, days)
+        with _progress(console) as progress:
+            report = running.fill(active, instance, tables, days, progress)
     for table, rows in report.rows_changed.items():
         console.print(f"{table}: {rows} rows changed, {report.seconds.get(table, 0):.1f} s")
     _print_outcome(console, report)
@@ -322,28 +400,52 @@ def _console() -> "Console":
 
 @contextmanager
 def _progress(console: "Console") -> "Iterator[Progress]":
-    """Yield a progress callback: a bar on a terminal, plain lines elsewhere."""
+    """Yield a progress callback: a bar on a terminal, plain lines elsewhere.
+
+    Meanwhile the calls of a step are shown too, as its fetching tells them.
+    """
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
 
+    from crypto_assets.assets.progress import LINE_SECONDS, listening
+
     if not console.is_terminal:
         seen: set[str] = set()
+        lines_at: dict[str, float] = {}
 
         def line(step: str, done: int, steps: int) -> None:
             if step not in seen:
                 seen.add(step)
                 click.echo(f"[{done}/{steps}] {step}")
 
-        yield line
+        def calls_line(told: "Fetching") -> None:
+            since = told.seconds - lines_at.get(told.step, 0.0)
+            if since >= LINE_SECONDS or (told.done == told.total and told.step in lines_at):
+                lines_at[told.step] = told.seconds
+                click.echo(f"  {told}")
+
+        with listening(calls_line):
+            yield line
         return
     columns = (TextColumn("{task.description:24}"), BarColumn(), MofNCompleteColumn())
     with Bar(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
         task = bar.add_task("starting", total=None)
+        calls_task = bar.add_task("", visible=False)
 
         def move(step: str, done: int, steps: int) -> None:
             bar.update(task, description=step, completed=done, total=steps)
 
-        yield move
+        def move_calls(told: "Fetching") -> None:
+            bar.update(
+                calls_task,
+                description=f"  {told.pace}",
+                completed=told.done,
+                total=told.total,
+                visible=told.done < told.total,
+            )
+
+        with listening(move_calls):
+            yield move
 
 
 def _print_tables(console: "Console", state: Any, report: "RunReport | None") -> None:
@@ -404,6 +506,42 @@ def _print_next_steps(console: "Console", home: Path) -> None:
         soft_wrap=True,
         markup=False,
     )
+
+
+def _print_forecast(console: "Console", forecast: "Forecast") -> None:
+    names = ["asset", "endpoint", "first day", "last day", "calls", "answered already", "candles"]
+    rows = [
+        [
+            group.table,
+            f"{group.provider}/{group.path}",
+            group.call.first if group.call else None,
+            group.call.last if group.call else None,
+            f"{group.calls:,}",
+            f"{group.answered:,}" if group.answered else "",
+            group.call.exactness if group.call and "ohlc" in group.table else "",
+        ]
+        for group in forecast.plan.groups
+    ]
+    if rows:
+        _print_rows(console, names, rows)
+    for sentence in forecast.sentences:
+        console.print(sentence, markup=False, soft_wrap=True)
+
+
+def _print_budget(console: "Console", month: "Budget") -> None:
+    rows = [[a.table, a.provider, f"{a.calls:,}", f"{a.credits:,}"] for a in month.assets]
+    total = ["in all", "", f"{sum(a.calls for a in month.assets):,}", f"{month.credits:,}"]
+    _print_rows(console, ["asset", "provider", "calls a month", "credits"], [*rows, total])
+    for sentence in month.sentences:
+        console.print(sentence, markup=False, soft_wrap=True)
+    if not month.fits:
+        raise click.ClickException("these settings do not fit the plan")
+
+
+def _credits(settings: "Settings") -> str:
+    from crypto_assets.operations.forecasting import credits_so_far
+
+    return credits_so_far(settings)
 
 
 def _minute(moment: datetime | None) -> str:

@@ -6,7 +6,8 @@ standard logger named `LOGGER`, as the command line does (more often, with the n
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -44,14 +45,34 @@ class Progress:
         """How long the rest takes at the pace so far; None while there is no pace."""
         return self.seconds * (self.total - self.done) / self.done if self.done else None
 
-    def __str__(self) -> str:
+    @property
+    def pace(self) -> str:
+        """Calls, their rate and the time left, in few words."""
         left = self.seconds_left
         rest = "" if left is None or self.done == self.total else f", about {_span(left)} left"
-        pace = f" ({self.calls_per_minute:,.0f} a minute)" if self.calls_per_minute else ""
-        return (
-            f"{self.step}: {self.done:,} of {self.total:,} requests done with {self.calls:,} "
-            f"calls{pace} in {_span(self.seconds)}{rest}"
-        )
+        rate = f" ({self.calls_per_minute:,.0f} a minute)" if self.calls_per_minute else ""
+        return f"{self.calls:,} calls{rate} in {_span(self.seconds)}{rest}"
+
+    def __str__(self) -> str:
+        return f"{self.step}: {self.done:,} of {self.total:,} requests done, {self.pace}"
+
+
+@contextmanager
+def listening(hear: Callable[[Progress], None]) -> Iterator[None]:
+    """Call `hear` with each progress told in this process meanwhile."""
+
+    class Ear(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            hear(record.__dict__["progress"])
+
+    ear, level = Ear(), log.level
+    log.addHandler(ear)
+    log.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        log.removeHandler(ear)
+        log.setLevel(level)
 
 
 class Meter:

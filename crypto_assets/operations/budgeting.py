@@ -69,6 +69,23 @@ class Budget:
             hour is None or self.busiest_hour_calls <= hour
         )
 
+    @property
+    def sentences(self) -> list[str]:
+        """The verdict, and what to change where it does not fit."""
+        month, hour = self.plan.credits_per_month, self.hourly_calls
+        of_month = "no monthly limit" if month is None else f"{month:,} credits a month"
+        of_hour = "no rate limit" if hour is None else f"{hour:,} calls an hour"
+        said = [
+            f"The schedules need {self.credits:,} credits in a month of {MONTH_DAYS} days and "
+            f"{self.busiest_hour_calls:,} calls in the busiest hour; the plan '{self.plan.name}' "
+            f"has {of_month} and {of_hour}: {'they fit' if self.fits else 'they do not fit'}."
+        ]
+        if self.advice:
+            said.append(f"Any one of these would fit: {'; '.join(self.advice)}.")
+        elif not self.fits:
+            said.append("No single setting makes it fit: lower universe.tracked and plan anew.")
+        return said
+
 
 def budget(settings: Settings) -> Budget:
     """Return what the schedules cost in a month; with advice where that does not fit."""

@@ -10,6 +10,8 @@ from typing import Any
 
 import dagster as dg
 
+from crypto_assets.assets.planning import beyond_budget, fetch_plan
+from crypto_assets.assets.platform import Platform
 from crypto_assets.automation import jobs
 from crypto_assets.automation.schedules import CATCH_UP_DAYS, range_tags
 from crypto_assets.definitions import build_definitions
@@ -93,6 +95,23 @@ def fill(
     return report
 
 
+def refuse_beyond_budget(
+    settings: Settings, tables: Sequence[str], days: tuple[date, date]
+) -> None:
+    """Raise `OperationError` where filling needs more credits than the month has left."""
+    refuse_impossible(settings, tables, days)
+    platform = Platform(settings)
+    try:
+        if platform.plan.credits_per_month is None:
+            return
+        plan = fetch_plan(platform, tables, *days, settings.clock.now())
+        problem = beyond_budget(platform, plan)
+    finally:
+        platform.close()
+    if problem:
+        raise OperationError(problem)
+
+
 def run(
     settings: Settings,
     instance: dg.DagsterInstance,
@@ -101,7 +120,7 @@ def run(
     progress: Progress,
 ) -> RunReport:
     """Materialize tables for days [first, last] in one run. Never raises for a failed step."""
-    _refuse_impossible(settings, tables, days)
+    refuse_impossible(settings, tables, days)
     job = build_definitions(settings).resolve_job_def(jobs.EVERYTHING.name)
     run_id = str(uuid.uuid4())
     with _watched(instance, run_id, len(tables), progress):
@@ -117,7 +136,8 @@ def run(
     return _report(result)
 
 
-def _refuse_impossible(settings: Settings, tables: Sequence[str], days: tuple[date, date]) -> None:
+def refuse_impossible(settings: Settings, tables: Sequence[str], days: tuple[date, date]) -> None:
+    """Raise `OperationError` for assets or days that this home can't have."""
     unknown = [table for table in tables if table not in TABLES]
     if unknown or not tables:
         raise OperationError(

@@ -149,6 +149,10 @@ class CoinGecko:
         answers += self.markets_for(set(also) - seen)
         return _merged(answers)
 
+    def market_pages(self, count: int) -> Fetched[MarketsPage]:
+        """The first ``count`` pages as one, as ``all_markets`` gives them."""
+        return _merged([self.markets(page) for page in range(1, count + 1)])
+
     def market_chart(
         self, coin_id: str, days: int | str, interval: str | None = None
     ) -> Fetched[pd.DataFrame]:

@@ -53,6 +53,10 @@ class RawStoreError(RuntimeError):
     """The raw store cannot be read or written; says why and what to do."""
 
 
+class NotStoredError(KeyError):
+    """There is no such response, or not any more."""
+
+
 @dataclass(frozen=True)
 class RawMeta:
     """The request behind one stored body; ``observed_at`` is naive UTC, when the call began."""
@@ -121,13 +125,13 @@ class RawStore:
         return raw_id
 
     def read(self, raw_id: str) -> tuple[RawMeta, bytes]:
-        """The request and the body of one response; KeyError when there is none."""
+        """The request and the body of one response. Raises NotStoredError when there is none."""
         with self._file.transaction() as connection:
             row = connection.execute(
                 f"SELECT {_META}, body FROM responses WHERE raw_id = ?", (raw_id,)
             ).fetchone()
         if row is None:
-            raise KeyError(raw_id)
+            raise NotStoredError(raw_id)
         return _meta(row), _unpacked(row, self._file.path)
 
     def latest(
@@ -180,6 +184,12 @@ class RawStore:
         for row in self._pages("table_name, run_id, delivered_at, details", "deliveries"):
             at = datetime.fromisoformat(row[2])
             yield Delivery(row[0], row[1], at, zlib.decompress(row[3]))
+
+    def count_deliveries(self) -> int:
+        """How many deliveries are noted."""
+        with self._file.transaction() as connection:
+            (n,) = connection.execute("SELECT count(*) FROM deliveries").fetchone()
+        return int(n)
 
     def size_bytes(self) -> int:
         """How large the store is, free pages not counted."""

@@ -56,7 +56,7 @@ class Recorded:
     """The given stored answers, one for each request, in order; no provider is ever asked.
 
     Requests are not compared, so that a later version that asks differently still reads them.
-    ``get`` raises KeyError for a body that is not stored any more.
+    ``get`` raises NotStoredError for a body that is not stored any more.
     """
 
     def __init__(self, raw: RawStore, raw_ids: Iterable[str]) -> None:
