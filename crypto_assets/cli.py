@@ -518,7 +518,7 @@ def _print_forecast(console: "Console", forecast: "Forecast") -> None:
             group.call.last if group.call else None,
             f"{group.calls:,}",
             f"{group.answered:,}" if group.answered else "",
-            group.call.exactness if group.call and "ohlc" in group.table else "",
+            group.call.exactness if group.call and group.is_candles else "",
         ]
         for group in forecast.plan.groups
     ]

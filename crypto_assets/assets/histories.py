@@ -67,7 +67,7 @@ def needed(
         platform.warehouse,
         table,
         tracked,
-        wants_exact=plan.has_ohlc_range,
+        exact_from=routes.exact_from(table.name, plan),
         fresh=_fresh(table, now),
     )
     oldest = routes.reachable_from(plan, now)

@@ -42,6 +42,12 @@ class Group:
     answered: int = 0
     call: Call | None = None
 
+    @property
+    def is_candles(self) -> bool:
+        """Whether the answers are candles, or what candles are rebuilt from."""
+        of_market = self.call is None or self.call.endpoint == "markets"
+        return TABLES[self.table].has_exactness and not of_market
+
 
 @dataclass(frozen=True)
 class FetchPlan:

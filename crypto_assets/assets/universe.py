@@ -129,16 +129,15 @@ def unsettled(
     table: Table,
     wanted: Mapping[date, Tracked],
     *,
-    wants_exact: bool = False,
+    exact_from: date | None = None,
     fresh: Fresh | None = None,
 ) -> dict[str, KnownDays]:
     """Return, by coin, the days that are neither stored final nor known to have no data.
 
     With each day comes when the provider last told something of it, if it did. A day is settled
-    once all its rows are final and some were observed after its close; where `wants_exact`,
-    candles have to be exact ones too. Days that `fresh` says are as good as new are left out.
+    once all its rows are final and some were observed after its close; candles from `exact_from`
+    on have to be exact ones too. Days that `fresh` says are as good as new are left out.
     """
-    exact = "AND bool_and(exactness = 'exact')" if wants_exact and table.has_exactness else ""
     pairs = pd.DataFrame(
         [(day, coin) for day, tracked in wanted.items() for coin in tracked.coins],
         columns=["day", "coin_id"],
@@ -146,15 +145,20 @@ def unsettled(
     if pairs.empty:
         return {}
     pairs["day"] = pd.to_datetime(pairs["day"])
+    day, exact = day_of(table), ""
+    values = {"table": table.name, "first": min(wanted), "last": max(wanted)}
+    if table.has_exactness and exact_from:
+        exact = f"AND (bool_and(exactness = 'exact') OR max({day}) < $exact_from)"
+        values["exact_from"] = exact_from
     with warehouse.session(f"planning {table.name}") as connection:
         connection.register("pairs", pairs)
         left = connection.execute(
             f"""WITH stored AS (
-                SELECT coin_id, {day_of(table)} AS day, max(observed_at) AS observed_at,
+                SELECT coin_id, {day} AS day, max(observed_at) AS observed_at,
                     bool_and(is_final)
-                    AND max(observed_at) >= max({day_of(table)}) + INTERVAL 1 DAY
+                    AND max(observed_at) >= max({day}) + INTERVAL 1 DAY
                     AND count(*) >= {table.rows_a_day} {exact} AS is_settled
-                FROM {quoted(table.name)} WHERE {day_of(table)} BETWEEN $first AND $last
+                FROM {quoted(table.name)} WHERE {day} BETWEEN $first AND $last
                 GROUP BY 1, 2
             ),
             absent AS (
@@ -167,7 +171,7 @@ def unsettled(
             FROM pairs LEFT JOIN stored USING (coin_id, day) LEFT JOIN absent USING (coin_id, day)
             WHERE NOT coalesce(is_settled, false) AND NOT coalesce(is_hopeless, false)
             ORDER BY ALL""",
-            {"table": table.name, "first": min(wanted), "last": max(wanted)},
+            values,
         ).fetchall()
     found: dict[str, KnownDays] = {}
     for coin_id, day, known_at, is_missing in left:

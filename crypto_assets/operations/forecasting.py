@@ -1,8 +1,11 @@
 """What a backfill would cost, and what the month has cost so far, in words."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from datetime import date
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from crypto_assets.assets.planning import FetchPlan, beyond_budget, fetch_plan
 from crypto_assets.assets.platform import Platform
@@ -23,21 +26,20 @@ def forecast(settings: Settings, tables: Sequence[str], days: tuple[date, date])
     """Return what filling tables for days [first, last] would ask for; makes no call."""
     refuse_impossible(settings, tables, days)
     platform = Platform(settings)
-    try:
+    with TemporaryDirectory() as folder, closing(platform):
+        if not platform.warehouse.path.exists():
+            # Looking ahead must not found a warehouse, whose first day is fixed for good.
+            elsewhere = Path(folder) / platform.warehouse.path.name
+            platform.warehouse = replace(platform.warehouse, path=elsewhere)
         plan = fetch_plan(platform, tables, *days, settings.clock.now())
         return Forecast(plan, tuple(_sentences(platform, plan)))
-    finally:
-        platform.close()
 
 
 def credits_so_far(settings: Settings) -> str:
     """Return what CoinGecko was asked this month, as a sentence."""
-    platform = Platform(settings)
-    try:
+    with closing(Platform(settings)) as platform:
         used = platform.usage.month(PROVIDER, settings.clock.today())
         limit = platform.plan.credits_per_month
-    finally:
-        platform.close()
     of = f" of {limit:,}" if limit is not None else ""
     return (
         f"CoinGecko, {settings.clock.today():%B %Y}: {used.calls:,} calls, {used.credits:,}{of} "

@@ -3,7 +3,7 @@
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 
 from crypto_assets.assets.planning import beyond_budget, fetch_plan
-from crypto_assets.assets.platform import Platform
+from crypto_assets.assets.platform import Platform, plan_of
 from crypto_assets.automation import jobs
 from crypto_assets.automation.schedules import CATCH_UP_DAYS, range_tags
 from crypto_assets.definitions import build_definitions
@@ -100,14 +100,11 @@ def refuse_beyond_budget(
 ) -> None:
     """Raise `OperationError` where filling needs more credits than the month has left."""
     refuse_impossible(settings, tables, days)
-    platform = Platform(settings)
-    try:
-        if platform.plan.credits_per_month is None:
-            return
+    if plan_of(settings).credits_per_month is None:
+        return
+    with closing(Platform(settings)) as platform:
         plan = fetch_plan(platform, tables, *days, settings.clock.now())
         problem = beyond_budget(platform, plan)
-    finally:
-        platform.close()
     if problem:
         raise OperationError(problem)
 

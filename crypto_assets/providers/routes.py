@@ -183,6 +183,19 @@ def reachable_from(plan: Plan, now: datetime) -> date:
     return now.date() - plan.history_days * DAY
 
 
+def exact_from(table: str, plan: Plan) -> date | None:
+    """Return the first day that can be had exactly at any time; None where no route is for ever.
+
+    An approximate row of such a day is worth asking for again, for instance on a better plan.
+    """
+    lasting = [
+        route.since
+        for route in ROUTES[table][0]
+        if route.needs(plan) and route.reach_days is None and route.exactness == "exact"
+    ]
+    return min(lasting, default=None)
+
+
 def calls(table: str, wanted: Iterable[date], now: datetime, plan: Plan) -> list[Call]:
     """Return the fewest calls that bring the wanted days of one coin, ascending.
 
