@@ -482,6 +482,8 @@ def _print_outcome(console: "Console", report: "RunReport") -> None:
         raise click.ClickException(f"{step} failed: {reason}")
     for step, reason in report.failures.items():
         console.print(f"{step} failed: {reason}", markup=False, soft_wrap=True)
+    if not report.succeeded and not report.failures:
+        raise click.ClickException("the run failed: its log in the Dagster UI says why")
     if report.failures:
         raise click.ClickException(
             f"{', '.join(report.failures)} failed for the reasons above; what was stored stays"

@@ -45,7 +45,7 @@ def _candles(platform: Platform, first: date, last: date, filling: Filling) -> I
             now = platform.clock.now()
             coingecko = platform.resuming(snapshot_kept(now), {now.date(): None})
             markets = coingecko.all_markets(universe.tracked, also=universe.always)
-            known_today = choose(markets.data.frame, universe.tracked, universe.always)
+            known_today = choose(markets.data, universe.tracked, universe.always)
         tracked = tracked_candles(platform, filling.table, first, last, known_today)
         yield from fetch_histories(platform, tracked, filling)
     except ProviderError as error:

@@ -5,7 +5,7 @@ of a provider is the caller's.
 """
 
 from collections import deque
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -18,6 +18,7 @@ from crypto_assets.providers.errors import (
     PermanentError,
     ProviderError,
     TransientError,
+    UnsendableError,
 )
 
 K = TypeVar("K", bound=Hashable)
@@ -49,8 +50,8 @@ def fetch_slices(
     slices: Iterable[Sequence[K]],
     fetch: Callable[[K], T],
     threads: int,
-    report: Callable[[int], None] = lambda _: None,
-) -> Iterator[Outcome[K, T]]:
+    report: Callable[[int], None] | None = None,
+) -> Generator[Outcome[K, T], None, None]:
     """Yield the outcome of each slice, in order, while the next one is fetched already.
 
     One that fails is kept aside. Raises the `ProviderError` at once where it concerns the whole
@@ -78,7 +79,8 @@ def fetch_slices(
 
 def concerns_all(error: ProviderError) -> bool:
     """Tell whether an error would meet every other series too."""
-    if isinstance(error, ContractError) or not isinstance(error, PermanentError):
+    own = (ContractError, UnsendableError)
+    if isinstance(error, own) or not isinstance(error, PermanentError):
         return False
     return error.code in PERMANENT_CODES or error.status in _WHOLE_PROVIDER
 
@@ -106,12 +108,13 @@ def fail_if_too_much_missing(
 
 
 def _collected(
-    waiting: dict[Future[T], K], ended_before: int, report: Callable[[int], None]
+    waiting: dict[Future[T], K], ended_before: int, report: Callable[[int], None] | None
 ) -> Outcome[K, T]:
     outcome: Outcome[K, T] = Outcome()
     for ended, future in enumerate(as_completed(waiting), start=ended_before + 1):
         _take(future, waiting[future], outcome)
-        report(ended)
+        if report is not None:
+            report(ended)
     return outcome
 
 

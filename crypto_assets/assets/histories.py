@@ -4,6 +4,7 @@ Shared by every table that is filled coin by coin. What a row looks like is each
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from functools import partial
@@ -13,15 +14,16 @@ import pandas as pd
 from crypto_assets.assets.deliveries import Asked, Histories, Refusal, expanded
 from crypto_assets.assets.fetching import Outcome, fail_if_too_much_missing, fetch_slices
 from crypto_assets.assets.platform import Platform
-from crypto_assets.assets.universe import Fresh, KnownDays, Tracked, unsettled
-from crypto_assets.periods import close_of, intervals, is_final
+from crypto_assets.assets.universe import Fresh, KnownDays, Tracked, coins_with_hours, unsettled
+from crypto_assets.periods import close_of, intervals, is_final, midnight
 from crypto_assets.providers import routes
 from crypto_assets.providers.coingecko import CoinGecko
+from crypto_assets.providers.coingecko_frames import REFUSED
 from crypto_assets.providers.errors import ProviderError
 from crypto_assets.providers.http import Fetched
 from crypto_assets.providers.replay import Probe
 from crypto_assets.providers.routes import Call, Request
-from crypto_assets.tables import Table
+from crypto_assets.tables import MARKET_CAPS, Table
 from crypto_assets.warehouse.gaps import Gap, Inspection
 from crypto_assets.warehouse.writer import Batch
 
@@ -31,6 +33,8 @@ GRACE = timedelta(hours=48)
 _SILENCE = 3
 # The HTTP status for a coin that the provider does not know, or not any more.
 _UNKNOWN = 404
+# Older than any answer, so that each is news.
+_NEVER = midnight(date(1970, 1, 1))
 # What is fetched and written at once: small in memory, long enough for few transactions.
 SLICE_ROWS = 150_000
 
@@ -70,11 +74,17 @@ def needed(
         exact_from=routes.exact_from(table.name, plan),
         fresh=_fresh(table, now),
     )
-    oldest = routes.reachable_from(plan, now)
+    oldest = routes.reachable_from(table.name, plan, now)
     reachable = {coin: [d for d in of_coin if d >= oldest] for coin, of_coin in known.items()}
-    unreachable = {coin: [d for d in of_coin if d < oldest] for coin, of_coin in known.items()}
+    # Those are told of once: no later run can do better, but on another plan.
+    unreachable = {
+        coin: [d for d, known_at in of_coin.items() if d < oldest and known_at is None]
+        for coin, of_coin in known.items()
+    }
+    cut = routes.cut_hours(table.name, now, plan)
+    have = coins_with_hours(platform.warehouse, table, *cut) if cut else ()
     return Needed(
-        routes.requests(table.name, reachable, now, plan),
+        routes.requests(table.name, reachable, now, plan, have),
         known,
         {coin: of_coin for coin, of_coin in unreachable.items() if of_coin},
     )
@@ -94,8 +104,11 @@ def fetch_histories(
     told = _Teller(platform, filling, now, in_time)
     if ask_for.unreachable:
         yield told.unreachable(ask_for.unreachable)
-    failed: dict[str, ProviderError] = {}
     slices = list(_slices(ask_for.requests, table.rows_a_day))
+    if table is MARKET_CAPS and len(slices) > 1:
+        # The stored coins of a day are its universe: it has to be whole before its first slice.
+        yield told.not_asked_yet(ask_for)
+    failed: dict[str, ProviderError] = {}
     fresh = _fresh(table, now)
 
     def fetch(request: Request) -> list[Answer]:
@@ -105,13 +118,12 @@ def fetch_histories(
             for call in request.calls
         ]
 
-    outcomes = fetch_slices(
-        slices, fetch, platform.threads, platform.meter(table.name, len(ask_for.requests))
-    )
-    for requests, outcome in zip(slices, outcomes, strict=True):
-        # A coin the provider does not know is that coin's end, not a failure to fetch.
-        failed |= {r.coin: e for r, e in outcome.failed.items() if e.status != _UNKNOWN}
-        yield told.batch(requests, outcome)
+    meter = platform.meter(table.name, len(ask_for.requests)) if slices else None
+    with closing(fetch_slices(slices, fetch, platform.threads, meter)) as outcomes:
+        for requests, outcome in zip(slices, outcomes, strict=True):
+            # A coin the provider does not know is that coin's end, not a failure to fetch.
+            failed |= {r.coin: e for r, e in outcome.failed.items() if e.status != _UNKNOWN}
+            yield told.batch(requests, outcome)
     coins = {coin for of_day in tracked.values() for coin in of_day.coins}
     fail_if_too_much_missing(
         table.name, failed, len(coins), platform.settings.fetch.max_missing_share
@@ -169,6 +181,16 @@ class _Teller:
         ]
         return self._noted(asked, [[] for _ in asked])
 
+    def not_asked_yet(self, ask_for: Needed) -> Batch:
+        """Return the days that were never told of as missing, for as long as nothing is known."""
+        refusal = Refusal("not fetched yet")
+        asked = []
+        for request in ask_for.requests:
+            known = ask_for.known[request.coin]
+            untold = [day for day in request.days if known[day] is None]
+            asked.append(Asked(request.coin, tuple(intervals(untold)), (), (), refusal))
+        return self._noted(asked, [[] for _ in asked], checked_at=_NEVER)
+
     def batch(self, requests: Sequence[Request], outcome: Outcome[Request, list[Answer]]) -> Batch:
         asked, answers = [], []
         for request in requests:
@@ -186,10 +208,15 @@ class _Teller:
             answers.append(answered)
         return self._noted(asked, answers)
 
-    def _noted(self, asked: Sequence[Asked], answers: Sequence[Sequence[Answer]]) -> Batch:
+    def _noted(
+        self,
+        asked: Sequence[Asked],
+        answers: Sequence[Sequence[Answer]],
+        checked_at: datetime | None = None,
+    ) -> Batch:
         platform = self.platform
         # All of it was observed by now, so that no later run takes these answers for news.
-        checked_at = platform.clock.now()
+        checked_at = checked_at or platform.clock.now()
         histories = Histories(self.now, checked_at, platform.plan.name, self.in_time, tuple(asked))
         platform.note(self.filling.table, histories)
         raw_ids = [raw_id for of_coin in asked for raw_id in of_coin.raw_ids]
@@ -222,9 +249,12 @@ def history_batch(
             # Where no coin at all reaches the day, the provider is at fault rather than they.
             stuck = is_crowd and (reached is None or reached < close_of(day))
             is_young = now - close_of(day) < GRACE
+            if day in of_coin.refused:
+                gaps.append(Gap(asked.coin, day, "missing", of_coin.refused[day]))
+                continue
             gaps.append(_gap(asked, day, may_come=is_young or stuck, is_young=is_young))
         gaps += [
-            Gap(asked.coin, day, "approximate", "rebuilt from hourly prices, the plan has no more")
+            Gap(asked.coin, day, "approximate", "rebuilt from hourly prices")
             for day in sorted(whole & of_coin.approximate)
         ]
     frames = [of.rows.drop(columns=["day", "ends_at"]) for of in found if of.rows is not None]
@@ -252,6 +282,7 @@ class _Found:
     rows: pd.DataFrame | None = None
     seen_until: datetime | None = None
     approximate: set[date] = field(default_factory=set)
+    refused: dict[date, str] = field(default_factory=dict)
 
     def whole_days(self, table: Table) -> set[date]:
         """Return the days that have all their rows."""
@@ -266,6 +297,11 @@ def _found(asked: Asked, answers: Sequence[Answer], filling: Filling, in_time: s
     found, table = _Found(), filling.table
     frames = []
     for call, answer in answers:
+        found.refused |= {
+            # Points and candles are stamped with the end of what they are of.
+            (stamp - pd.Timedelta(microseconds=1)).date(): reason
+            for stamp, reason in answer.data.attrs.get(REFUSED, {}).items()
+        }
         rows = filling.rows(call, answer)
         rows["day"] = rows[table.time_column].dt.normalize()
         if len(rows):

@@ -142,7 +142,7 @@ def _lately(platform: Platform, today: date) -> frozenset[str]:
 def _chosen(platform: Platform, snapshot: Fetched[MarketsPage]) -> frozenset[str]:
     """Return the coins to track on the day a snapshot was taken."""
     universe, today = platform.settings.universe, snapshot.observed_at.date()
-    return choose(snapshot.data.frame, universe.tracked, universe.always, _lately(platform, today))
+    return choose(snapshot.data, universe.tracked, universe.always, _lately(platform, today))
 
 
 def _from_snapshot(

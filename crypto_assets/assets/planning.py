@@ -6,10 +6,11 @@ Does not belong here: what a month may cost in all (`operations.budgeting`), pri
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from datetime import date, datetime
-
-import dagster as dg
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from crypto_assets.assets.candles import is_universe_unknown, tracked_candles
 from crypto_assets.assets.flows import ASSETS
@@ -17,14 +18,14 @@ from crypto_assets.assets.histories import is_answered, needed
 from crypto_assets.assets.market import needs_snapshot
 from crypto_assets.assets.platform import Platform
 from crypto_assets.assets.universe import Tracked, tracked_by_day
-from crypto_assets.periods import days
+from crypto_assets.periods import day_closed_by_snapshot, days
 from crypto_assets.providers import coingecko, routes
 from crypto_assets.providers.plans import Plan
 from crypto_assets.providers.routes import Call
 from crypto_assets.tables import COIN_LIST, ETF_FLOWS, FEAR_GREED, MARKET_CAPS, TABLES, Table
 
 # By table: provider, path and calls of what takes no planning.
-_FIXED = {
+FIXED = {
     COIN_LIST.name: (coingecko.PROVIDER, "coins/list", 1),
     FEAR_GREED.name: ("alternative_me", "fng/", 1),
     ETF_FLOWS.name: ("farside", "{asset}/", len(ASSETS)),
@@ -79,36 +80,46 @@ class FetchPlan:
 def fetch_plan(
     platform: Platform, tables: Sequence[str], first: date, last: date, now: datetime
 ) -> FetchPlan:
-    """Return the calls that filling these tables for [first, last] would make now."""
+    """Return the calls that filling these tables for [first, last] would make now.
+
+    Looking ahead founds no warehouse, whose first day would be fixed for good.
+    """
+    if not platform.warehouse.path.exists():
+        with TemporaryDirectory() as folder:
+            elsewhere = copy(platform)
+            path = Path(folder) / platform.warehouse.path.name
+            elsewhere.warehouse = replace(platform.warehouse, path=path)
+            return _fetch_plan(elsewhere, tables, first, last, now)
+    return _fetch_plan(platform, tables, first, last, now)
+
+
+def _fetch_plan(
+    platform: Platform, tables: Sequence[str], first: date, last: date, now: datetime
+) -> FetchPlan:
     groups: list[Group] = []
     unreachable = 0
     is_guess = is_universe_unknown(platform, first, last)
     for name in tables:
-        if name in _FIXED:
-            provider, path, calls = _FIXED[name]
+        if name in FIXED:
+            provider, path, calls = FIXED[name]
             groups.append(Group(name, provider, path, calls))
         if name not in routes.ROUTES:
             continue
         table = TABLES[name]
-        # Whichever table comes first brings the universe for those after it.
+        # What the first table asked for its universe, the others find stored or just answered.
         is_first = not any(group.call for group in groups)
-        if _takes_snapshot(platform, table, first, last, now, is_guess and is_first):
+        takes_snapshot = _takes_snapshot(platform, table, first, last, now, is_guess and is_first)
+        if takes_snapshot:
             pages = routes.market_snapshot(now.date(), platform.settings.universe.tracked)
             groups += [
                 Group(name, coingecko.PROVIDER, routes.PATHS[page.endpoint], 1, 0, page)
                 for page in pages
             ]
-        asked, missed = _histories(platform, table, first, last, now)
+        closed = day_closed_by_snapshot(now) if takes_snapshot else None
+        asked, missed = _histories(platform, table, first, last, now, closed)
         groups += asked
         unreachable += missed
     return FetchPlan(tuple(groups), unreachable, is_guess)
-
-
-def refuse_beyond_budget(platform: Platform, plan: FetchPlan) -> None:
-    """Raise `dagster.Failure` where the month has not enough credits left for the plan."""
-    problem = beyond_budget(platform, plan)
-    if problem:
-        raise dg.Failure(problem, allow_retries=False)
 
 
 def beyond_budget(platform: Platform, plan: FetchPlan) -> str | None:
@@ -136,11 +147,17 @@ def _takes_snapshot(
 
 
 def _histories(
-    platform: Platform, table: Table, first: date, last: date, now: datetime
+    platform: Platform,
+    table: Table,
+    first: date,
+    last: date,
+    now: datetime,
+    closed_by_snapshot: date | None,
 ) -> tuple[list[Group], int]:
     tracked = _tracked(platform, table, first, last)
-    closed_only = table is MARKET_CAPS
-    tracked = {d: t for d, t in tracked.items() if d < now.date() or not closed_only}
+    if table is MARKET_CAPS:
+        by_snapshot = {now.date(), closed_by_snapshot}
+        tracked = {day: coins for day, coins in tracked.items() if day not in by_snapshot}
     ask_for = needed(platform, tracked, table, now)
     calls: Counter[Call] = Counter()
     answered: Counter[Call] = Counter()
@@ -164,9 +181,13 @@ def _histories(
 
 def _tracked(platform: Platform, table: Table, first: date, last: date) -> dict[date, Tracked]:
     """Return the universe as far as it is known, and as many nameless coins where it is not."""
-    nameless = frozenset(f"coin {n}" for n in range(1, platform.settings.universe.tracked + 1))
+    universe = platform.settings.universe
+    stored = tracked_by_day(platform.warehouse, first, last)
+    named = stored[max(stored)].coins if stored else frozenset()
+    lacking = max(universe.tracked, len(universe.always)) - len(named)
+    guessed = named | {f"coin {n}" for n in range(1, lacking + 1)}
     if table is MARKET_CAPS:
-        known = tracked_by_day(platform.warehouse, first, last, known_today=nameless)
+        known = tracked_by_day(platform.warehouse, first, last, known_today=guessed)
     else:
-        known = tracked_candles(platform, table, first, last, known_today=nameless)
+        known = tracked_candles(platform, table, first, last, known_today=guessed)
     return {day: known[day] for day in days(first, last)}

@@ -8,6 +8,8 @@ from dataclasses import replace
 from datetime import timedelta
 from functools import cached_property, partial
 
+import dagster as dg
+
 from crypto_assets.assets.deliveries import Details, dumped
 from crypto_assets.assets.progress import Meter, RunLog
 from crypto_assets.assets.universe import Fresh, KnownDays
@@ -38,6 +40,8 @@ class Platform:
         self.warehouse = Warehouse.of(settings)
         self._run_id = run_id
         self._run_log = run_log
+        self.refusal: str | None = None
+        """Why CoinGecko is not to be asked by this run."""
         self._clients: list[HttpClient] = []
         self._limiters: list[SharedLimiter] = []
 
@@ -81,13 +85,25 @@ class Platform:
         """CoinGecko, but for what it answered to a run that ended before it could use it."""
 
         accept = partial(fresh.accepts, known)
-        source = ReplayFirst(coingecko_client.PROVIDER, self._coingecko_http, self.raw, accept)
+        source = ReplayFirst(
+            coingecko_client.PROVIDER,
+            self._coingecko_http,
+            self.raw,
+            accept,
+            sandbox=self.settings.is_sandbox,
+        )
         return CoinGecko(source, self.plan)
 
     def probing(self, fresh: Fresh, known: KnownDays) -> CoinGecko:
         """The same, but only to be told whether it would have to be asked."""
         accept = partial(fresh.accepts, known)
-        return CoinGecko(Probe(coingecko_client.PROVIDER, self.raw, accept), self.plan)
+        sandbox = self.settings.is_sandbox
+        probe = Probe(coingecko_client.PROVIDER, self.raw, accept, sandbox=sandbox)
+        return CoinGecko(probe, self.plan)
+
+    def recorded(self, raw_ids: Iterable[str]) -> Recorded:
+        """These stored answers, in order, as a provider gives them."""
+        return Recorded(self.raw, raw_ids, sandbox=self.settings.is_sandbox)
 
     def note(self, table: Table, details: Details) -> None:
         """Note in the raw store what is about to be written."""
@@ -105,12 +121,14 @@ class Platform:
         for limiter in self._limiters:
             limiter.close()
         if "raw" in self.__dict__:
-            self._bound_raw_store()
             self.raw.close()
         if "usage" in self.__dict__:
             self.usage.close()
 
-    def _bound_raw_store(self) -> None:
+    def bound_raw_store(self) -> None:
+        """Prune the oldest responses beyond what the settings keep; only where new ones came."""
+        if not sum(client.credits for client in self._clients):
+            return
         kept = self.settings.raw
         self.raw.bound(
             self.clock.now() - timedelta(days=kept.keep_days), kept.keep_megabytes * 1_000_000
@@ -118,6 +136,9 @@ class Platform:
 
     @cached_property
     def _coingecko_http(self) -> HttpClient:
+        if self.refusal:
+            # In a step, whose failure is told where it belongs and retried by nobody.
+            raise dg.Failure(self.refusal, allow_retries=False)
         chosen = self.settings.coingecko
         key = chosen.api_key.get_secret_value() if chosen.api_key else None
         url = chosen.base_url or self.plan.base_url
@@ -176,8 +197,3 @@ def plan_of(settings: Settings) -> Plan:
         calls_per_minute=chosen.calls_per_minute or plan.calls_per_minute,
         credits_per_month=chosen.credits_per_month or plan.credits_per_month,
     )
-
-
-def recorded(raw: RawStore, raw_ids: Iterable[str]) -> CoinGecko:
-    """Return a CoinGecko that gives these stored answers, in order."""
-    return CoinGecko(Recorded(raw, raw_ids), PLANS["unlimited"])

@@ -1,4 +1,4 @@
-"""The platform as a Dagster resource: opened for a run, refused where the run costs too much.
+"""The platform as a Dagster resource: opened for a run, told no where the run costs too much.
 
 Belongs here: what a run's tags and selection say. Does not belong here: the platform itself.
 """
@@ -8,7 +8,7 @@ from datetime import date
 
 import dagster as dg
 
-from crypto_assets.assets.planning import fetch_plan, refuse_beyond_budget
+from crypto_assets.assets.planning import beyond_budget, fetch_plan
 from crypto_assets.assets.platform import Platform
 from crypto_assets.settings import Settings
 from crypto_assets.warehouse.io_manager import RANGE_TAGS
@@ -21,7 +21,8 @@ def platform_resource(
 ) -> dg.ResourceDefinition:
     """Return the resource that opens a platform for each run and closes it at its end.
 
-    A run that needs more credits than the month has fails here, before its first step.
+    Where a run needs more credits than the month has, its first step that would ask CoinGecko
+    fails: a failure here would be taken for a dead worker, and the run be started again.
     """
 
     @dg.resource(description="Settings, clock, warehouse and providers of this home.")
@@ -29,27 +30,31 @@ def platform_resource(
         run = context.run
         opened = Platform(settings, run.run_id if run else "", context.log)
         try:
-            if run is not None and opened.plan.credits_per_month is not None:
-                _refuse_beyond_budget(opened, run, tables_of_job)
+            if run is not None:
+                opened.refusal = _beyond_budget(opened, run, tables_of_job)
             yield opened
+            opened.bound_raw_store()
         finally:
             opened.close()
 
     return platform
 
 
-def _refuse_beyond_budget(
+def _beyond_budget(
     platform: Platform, run: dg.DagsterRun, tables_of_job: Mapping[str, Sequence[str]]
-) -> None:
-    asked = _days(run)
+) -> str | None:
+    if platform.plan.credits_per_month is None or platform.settings.coingecko.may_exceed_credits:
+        return None
+    today = platform.clock.today()
+    first, last = _days(run) or (today, today)
     if run.asset_selection:
         tables: Sequence[str] = sorted(key.path[-1] for key in run.asset_selection)
     else:
         tables = tables_of_job.get(run.job_name, ())
-    last = min(asked[1], platform.clock.today()) if asked else None
-    if asked and last and asked[0] <= last:
-        plan = fetch_plan(platform, tables, asked[0], last, platform.clock.now())
-        refuse_beyond_budget(platform, plan)
+    last = min(last, today)
+    if first > last:
+        return None
+    return beyond_budget(platform, fetch_plan(platform, tables, first, last, platform.clock.now()))
 
 
 def _days(run: dg.DagsterRun) -> tuple[date, date] | None:

@@ -10,7 +10,8 @@ from datetime import date, datetime, timedelta
 
 import pandas as pd
 
-from crypto_assets.periods import close_of, days, is_final
+from crypto_assets.periods import HOUR, close_of, days, is_final, midnight
+from crypto_assets.providers.coingecko_frames import MarketsPage
 from crypto_assets.providers.routes import SNAPSHOT_KEPT
 from crypto_assets.tables import Table
 from crypto_assets.warehouse.gaps import gap_days_sql
@@ -56,10 +57,15 @@ class Fresh:
         """Tell whether what was learnt of an unfinished day at `known_at` is as good as new."""
         if known_at is None or is_final(close_of(day), self.now, self.ready_after):
             return False
+        # What was told before a day began says nothing of it, however short ago.
+        if known_at < midnight(day):
+            return False
         return timedelta(0) <= self.now - known_at < self.kept
 
     def accepts(self, known: KnownDays, observed_at: datetime) -> bool:
         """Tell whether an answer of that time is news of all these days, and still good."""
+        if observed_at > self.now:
+            return False  # by a clock that was set back since
         return bool(known) and all(
             (known_at is None or observed_at > known_at)
             and (
@@ -180,16 +186,40 @@ def unsettled(
     return found
 
 
+def coins_with_hours(
+    warehouse: Warehouse, table: Table, first: datetime, end: datetime
+) -> frozenset[str]:
+    """Return the coins of which every hour of [first, end) is stored final."""
+    hours = int((end - first) / HOUR)
+    rows = warehouse.query(
+        f"SELECT coin_id FROM {quoted(table.name)} WHERE is_final AND open_time >= ? "
+        "AND open_time < ? GROUP BY coin_id HAVING count(*) = ?",
+        [first, end, hours],
+        purpose=f"planning {table.name}",
+    )
+    return frozenset(rows["coin_id"])
+
+
 def choose(
-    markets: pd.DataFrame, tracked: int, always: Sequence[str], lately: Iterable[str] = ()
+    markets: MarketsPage, tracked: int, always: Sequence[str], lately: Iterable[str] = ()
 ) -> frozenset[str]:
     """Return the `tracked` largest coins of a market snapshot and those always tracked.
 
     Coins tracked `lately` that the snapshot lacks keep their places: absence from one answer says
-    nothing about their size.
+    nothing about their size. So do coins whose row was refused, by the cap that could be read.
     """
-    absent = set(lately) - set(markets["coin_id"])
-    ordered = markets.sort_values(["market_cap_usd", "coin_id"], ascending=[False, True])
+    refused = markets.refused_caps.items()
+    sizes = pd.concat(
+        [
+            markets.frame[["coin_id", "market_cap_usd"]],
+            pd.DataFrame(refused, columns=["coin_id", "market_cap_usd"]).astype(
+                {"coin_id": "object", "market_cap_usd": "float64"}
+            ),
+        ],
+        ignore_index=True,
+    )
+    absent = set(lately) - set(sizes["coin_id"])
+    ordered = sizes.sort_values(["market_cap_usd", "coin_id"], ascending=[False, True])
     largest = ordered.head(max(0, tracked - len(absent - set(always))))["coin_id"]
     return frozenset([*largest, *absent, *always])
 

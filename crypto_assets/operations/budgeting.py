@@ -10,19 +10,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date, datetime
 
-from crypto_assets.assets.flows import ASSETS
+from crypto_assets.assets.planning import FIXED
 from crypto_assets.assets.platform import plan_of
 from crypto_assets.automation.schedules import Tick, scheduled_ticks
 from crypto_assets.periods import DAY, close_of, day_closed_by_snapshot, days, is_final
 from crypto_assets.providers import coingecko, routes
 from crypto_assets.providers.plans import Plan
 from crypto_assets.settings import Settings, ticks
-from crypto_assets.tables import COIN_LIST, ETF_FLOWS, FEAR_GREED, MARKET_CAPS, OHLC_HOURLY, TABLES
+from crypto_assets.tables import MARKET_CAPS, OHLC_HOURLY, TABLES
 
 # The longest month, so that every month fits.
 MONTH_DAYS = 31
-_FIXED = {COIN_LIST.name: 1, FEAR_GREED.name: 1, ETF_FLOWS.name: len(ASSETS)}
-_OTHER_PROVIDERS = {FEAR_GREED.name: "alternative_me", ETF_FLOWS.name: "farside"}
 # Once every N hours, where every hour is too much.
 _RARER_HOURS = (2, 3, 4, 6, 8, 12, 24)
 
@@ -83,7 +81,7 @@ class Budget:
         if self.advice:
             said.append(f"Any one of these would fit: {'; '.join(self.advice)}.")
         elif not self.fits:
-            said.append("No single setting makes it fit: lower universe.tracked and plan anew.")
+            said.append("No single setting that was tried makes it fit: change several of them.")
         return said
 
 
@@ -103,7 +101,7 @@ def _forecast(settings: Settings) -> Budget:
         for at, tick in _ticks(settings, day):
             month.play(at, tick)
     costs = tuple(
-        AssetCost(table, _OTHER_PROVIDERS.get(table, coingecko.PROVIDER), month.calls[table])
+        AssetCost(table, _provider(table), month.calls[table])
         for table in TABLES
         if month.calls[table]
     )
@@ -127,8 +125,8 @@ class _Month:
     def __init__(self, settings: Settings, plan: Plan) -> None:
         self._settings = settings
         self._plan = plan
-        # What lies before the month is there.
-        self._final_until = settings.clock.today() - DAY
+        # What lies before is there; yesterday is still asked for after midnight.
+        self._final_until = settings.clock.today() - 2 * DAY
         self._final: set[tuple[str, date]] = set()
         self.calls: Counter[str] = Counter()
         self.by_hour: Counter[datetime] = Counter()
@@ -136,15 +134,15 @@ class _Month:
     def play(self, at: datetime, tick: Tick) -> None:
         """Count what one tick asks for."""
         for name in tick.tables:
-            if name in _FIXED:
-                calls = _FIXED[name]
+            if name in FIXED:
+                calls = FIXED[name][2]
             elif name in routes.ROUTES:
                 wanted = [d for d in days(tick.first, tick.last) if self._is_wanted(name, d)]
                 calls = self._asked(name, wanted, at)
             else:
                 continue
             self.calls[name] += calls
-            if name not in _OTHER_PROVIDERS:
+            if _provider(name) == coingecko.PROVIDER:
                 self.by_hour[at.replace(minute=0)] += calls
 
     def _is_wanted(self, name: str, day: date) -> bool:
@@ -169,21 +167,32 @@ class _Month:
         universe = self._settings.universe
         if name == OHLC_HOURLY.name and not self._plan.is_paid:
             return len(universe.headline)
-        return universe.tracked
+        # Coins that are always tracked may all rank lower.
+        return universe.tracked + len(universe.always)
+
+
+def _provider(table: str) -> str:
+    return FIXED[table][0] if table in FIXED else coingecko.PROVIDER
 
 
 def _advice(settings: Settings) -> Iterator[str]:
     """Yield settings, each of which alone would make it fit."""
+    rarer = 0
     for hours in _RARER_HOURS:
-        cron = f"30 */{hours} * * *" if hours < 24 else "30 0 * * *"
-        if _forecast(_with(settings, "schedules", hourly_candles=cron)).fits:
-            yield f"schedules.hourly_candles: '{cron}'"
+        for name, minute in (("hourly_candles", 30), ("market_refresh", 0)):
+            cron = f"{minute} */{hours} * * *" if hours < 24 else f"{minute} 0 * * *"
+            if _forecast(_with(settings, "schedules", **{name: cron})).fits:
+                yield f"schedules.{name}: '{cron}'"
+                rarer = hours
+        if rarer:
             break
     fewer = _most_tracked(settings)
     if fewer:
         yield f"universe.tracked: {fewer}"
     for name in ("demo", "basic", "analyst", "lite"):
-        larger = _with(settings, "coingecko", plan=name)
+        larger = _with(
+            settings, "coingecko", plan=name, calls_per_minute=None, credits_per_month=None
+        )
         if _forecast(larger).fits:
             yield f"coingecko.plan: {name}"
             break

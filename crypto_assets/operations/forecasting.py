@@ -2,10 +2,8 @@
 
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from crypto_assets.assets.planning import FetchPlan, beyond_budget, fetch_plan
 from crypto_assets.assets.platform import Platform
@@ -26,11 +24,7 @@ def forecast(settings: Settings, tables: Sequence[str], days: tuple[date, date])
     """Return what filling tables for days [first, last] would ask for; makes no call."""
     refuse_impossible(settings, tables, days)
     platform = Platform(settings)
-    with TemporaryDirectory() as folder, closing(platform):
-        if not platform.warehouse.path.exists():
-            # Looking ahead must not found a warehouse, whose first day is fixed for good.
-            elsewhere = Path(folder) / platform.warehouse.path.name
-            platform.warehouse = replace(platform.warehouse, path=elsewhere)
+    with closing(platform):
         plan = fetch_plan(platform, tables, *days, settings.clock.now())
         return Forecast(plan, tuple(_sentences(platform, plan)))
 

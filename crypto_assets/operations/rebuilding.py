@@ -1,5 +1,7 @@
 """The warehouse made again from the raw store, beside the old one, which it then replaces."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -18,6 +20,7 @@ from crypto_assets.providers.raw import Delivery, NotStoredError
 from crypto_assets.settings import Settings
 from crypto_assets.tables import TABLES, Table
 from crypto_assets.warehouse.errors import ContractViolationError
+from crypto_assets.warehouse.publishing import is_behind, publish_run
 from crypto_assets.warehouse.schema import ensure_schema
 from crypto_assets.warehouse.session import connect, quoted, warehouse_lock
 from crypto_assets.warehouse.warehouse import Warehouse
@@ -65,13 +68,21 @@ def rebuild(
                     f"{_why_lost(platform)}: nothing was changed, what could be made is in "
                     f"{settings.home / _NEW}; use --accept-loss to take it all the same"
                 )
+            _take_over_derived(warehouse)
             _put_in_place(settings.home, warehouse.path)
+    except duckdb.Error as error:
+        raise OperationError(
+            f"can't compare with {warehouse.path} ({str(error).splitlines()[0]}): if it is "
+            "damaged, move it away and rebuild again; nothing was changed"
+        ) from None
     finally:
         platform.close()
     days = _days_with_caps(warehouse)
     if days:
         derived = [table.name for table in TABLES.values() if table.derived]
         report.derived = run(settings, instance, derived, days, progress)
+    elif is_behind(settings.home):
+        publish_run(settings.home, "rebuild")
     return report
 
 
@@ -120,7 +131,7 @@ def _write_again(
         return connection.execute(sql, parameters).fetchdf()
 
     try:
-        batch = batch_of(delivery, platform.raw, query)
+        batch = batch_of(delivery, platform, query)
         write(connection, batch, Write(TABLES[delivery.table], delivery.run_id))
     except NotStoredError:
         return "its responses were pruned"
@@ -130,15 +141,40 @@ def _write_again(
     return None
 
 
+def _take_over_derived(warehouse: Warehouse) -> None:
+    """Copy the calculated rows as they are, so that a kill after the swap publishes no empty table.
+
+    They are calculated anew right after.
+    """
+    if not warehouse.path.exists():
+        return
+    with _both(warehouse) as connection:
+        for table in TABLES.values():
+            if table.derived:
+                name = quoted(table.name)
+                connection.execute(f"INSERT INTO {name} BY NAME FROM before.main.{name}")
+
+
+@contextmanager
+def _both(warehouse: Warehouse) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Yield a connection to the new file, with the old one attached as `before`."""
+    # Opening takes in what a killed process left in the write-ahead log.
+    connect(warehouse.path).close()
+    connection = connect(warehouse.home / _NEW)
+    try:
+        path = str(warehouse.path).replace("'", "''")
+        connection.execute(f"ATTACH '{path}' AS before (READ_ONLY)")
+        yield connection
+    finally:
+        connection.close()
+
+
 def _lost(warehouse: Warehouse) -> list[str]:
     """Return, by table in words, how many rows the old warehouse has and the new one has not."""
     if not warehouse.path.exists():
         return []
     found = []
-    connection = connect(warehouse.home / _NEW)
-    try:
-        path = str(warehouse.path).replace("'", "''")
-        connection.execute(f"ATTACH '{path}' AS before (READ_ONLY)")
+    with _both(warehouse) as connection:
         for table in _provided():
             keys = ", ".join(map(quoted, table.key))
             rows = _count(
@@ -148,8 +184,10 @@ def _lost(warehouse: Warehouse) -> list[str]:
             )
             if rows:
                 found.append(f"{rows:,} rows of {table.name}")
-    finally:
-        connection.close()
+        restated = _count(connection, "FROM before.main.restatements")
+        lost = restated - _count(connection, "FROM restatements")
+        if lost > 0:
+            found.append(f"{lost:,} restatements")
     return found
 
 
@@ -159,11 +197,11 @@ def _why_lost(platform: Platform) -> str:
 
 
 def _put_in_place(home: Path, path: Path) -> None:
-    _remove(home / _OLD)
-    for suffix in ("", ".wal"):
-        source = path.with_name(path.name + suffix)
-        if source.exists():
-            source.rename(home / (_OLD + suffix))
+    """Replace the warehouse in one step; a kill before it leaves the old one, which is kept."""
+    old = home / _OLD
+    _remove(old)
+    if path.exists():
+        old.hardlink_to(path)
     (home / _NEW).replace(path)
 
 

@@ -184,6 +184,11 @@ def _steps_so_far(instance: dg.DagsterInstance, run_id: str) -> tuple[int, str]:
 
 def _report(result: dg.ExecuteInProcessResult) -> RunReport:
     report = RunReport(result.run_id, result.success)
+    if not result.success:
+        for event in result.all_events:
+            if event.event_type == dg.DagsterEventType.RUN_FAILURE:
+                error = getattr(event.event_specific_data, "error", None)
+                report.failures["the run"] = _innermost(error) if error else event.message or ""
     for event in result.all_node_events:
         step = event.step_key or ""
         if event.is_step_success and step in TABLES:
@@ -201,6 +206,9 @@ def _report(result: dg.ExecuteInProcessResult) -> RunReport:
             changed = event.materialization.metadata.get("rows_changed")
             # A range has one materialization a day, each with the same total.
             report.rows_changed[step] = int(changed.value) if changed else 0  # type: ignore[arg-type]
+    if len(report.failures) > 1:
+        # A step says it better than the run that failed by it.
+        report.failures.pop("the run", None)
     return report
 
 

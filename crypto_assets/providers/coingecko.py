@@ -139,11 +139,12 @@ class CoinGecko:
         fall between them. The frame has two more columns, observed_at and raw_id, as each row
         comes from its own answer; ``Fetched.observed_at`` is when the first call began.
         """
-        answers = []
-        for page in range(1, -(-top_n // PER_PAGE) + 1):
-            answers.append(self.markets(page))
-            if answers[-1].data.received < PER_PAGE:
-                break
+        answers = [self.markets(1)]
+        received = answers[0].data.received
+        # A page may come a coin or two short; only an empty one is the end of the market.
+        while received < top_n and answers[-1].data.received:
+            answers.append(self.markets(len(answers) + 1))
+            received += answers[-1].data.received
         refused = {k: v for answer in answers for k, v in answer.data.refused.items()}
         seen = {c for answer in answers for c in answer.data.frame["coin_id"]} | refused.keys()
         answers += self.markets_for(set(also) - seen)
@@ -165,7 +166,7 @@ class CoinGecko:
             "coins/{id}/market_chart",
             {"id": coin_id},
             _without_none(vs_currency="usd", days=days, interval=interval),
-            lambda payload: parse_market_chart(payload, coin_id),
+            lambda payload: parse_market_chart(payload, coin_id, interval),
         )
 
     def market_chart_range(
@@ -178,7 +179,7 @@ class CoinGecko:
             "coins/{id}/market_chart/range",
             {"id": coin_id},
             _without_none(vs_currency="usd", **_window(start, end), interval=interval),
-            lambda payload: parse_market_chart(payload, coin_id),
+            lambda payload: parse_market_chart(payload, coin_id, interval),
         )
 
     def ohlc(self, coin_id: str, days: int, interval: str | None = None) -> Fetched[pd.DataFrame]:
@@ -275,19 +276,22 @@ def _merged(answers: Sequence[Fetched[MarketsPage]]) -> Fetched[MarketsPage]:
     """The pages as one; of a coin on several pages the latest row, good or refused, counts."""
     frames: list[pd.DataFrame] = []
     refused: dict[str, str] = {}
+    caps: dict[str, float] = {}
     for answer in answers:
         frame = answer.data.frame.assign(observed_at=answer.observed_at, raw_id=answer.raw_id)
         frame["observed_at"] = frame["observed_at"].astype("datetime64[ns]")
         frame["raw_id"] = frame["raw_id"].astype(object)
         frames.append(frame)
         refused.update(answer.data.refused)
+        caps.update(answer.data.refused_caps)
     filled = [frame for frame in frames if len(frame)] or frames[:1]
     merged = pd.concat(filled, ignore_index=True)
     merged = merged.drop_duplicates("coin_id", keep="last", ignore_index=True)
     # A good row on either page is better than none.
     refused = {k: v for k, v in refused.items() if k not in set(merged["coin_id"])}
     received = sum(answer.data.received for answer in answers)
-    page = MarketsPage(merged, received, refused)
+    caps = {k: v for k, v in caps.items() if k in refused}
+    page = MarketsPage(merged, received, refused, caps)
     raw_id = answers[0].raw_id if len(answers) == 1 else None
     raw_ids = tuple(raw_id for answer in answers for raw_id in answer.raw_ids)
     return Fetched(page, answers[0].source, answers[0].observed_at, raw_id, raw_ids)

@@ -5,7 +5,8 @@ requests (``coingecko``), or what a stamp means for days and candles (``periods`
 ``calculations``): stamps are passed on as the provider sets them.
 
 Times are naive UTC ``datetime64[ns]``, numbers ``float64``; what is null becomes NaN only where a
-column says so. Everything else that is not as promised raises ContractError with the field.
+column says so. A point or candle that cannot be is left out and told of; everything else that is
+not as promised raises ContractError with the field.
 """
 
 from __future__ import annotations
@@ -26,6 +27,13 @@ from crypto_assets.providers import payloads
 from crypto_assets.providers.errors import ContractError
 
 log = logging.getLogger(__name__)
+
+REFUSED = "refused"
+"""Key in ``DataFrame.attrs``: by stamp, why a point or candle that came is not in the frame."""
+
+Refused = dict[pd.Timestamp, str]
+_POSITIVE = "finite and greater than 0"
+_CANDLE = "a candle, low <= open and close <= high"
 
 COIN_LIST_COLUMNS = ("coin_id", "symbol", "name", "platforms", "is_active")
 MARKETS_COLUMNS = {
@@ -62,11 +70,15 @@ _EARLIEST_MS, _LATEST_MS = 1_230_768_000_000, 7_258_118_400_000  # 2009 to 2200
 
 @dataclass(frozen=True)
 class MarketsPage:
-    """One page of markets: the frame, how many rows came, and which were refused and why."""
+    """One page of markets: the frame, how many rows came, and which were refused and why.
+
+    ``refused_caps`` are the market caps of refused coins in US dollars, as far as they can be read.
+    """
 
     frame: pd.DataFrame
     received: int
     refused: Mapping[str, str] = field(default_factory=dict)
+    refused_caps: Mapping[str, float] = field(default_factory=dict)
 
 
 def parse_coin_list(payload: Any, *, is_active: bool = True) -> pd.DataFrame:
@@ -114,6 +126,7 @@ def parse_markets_page(payload: Any) -> MarketsPage:
     payloads.note_extra(items[:1], _KNOWN_MARKET_FIELDS, "coingecko coins/markets")
     rows: list[dict[str, Any]] = []
     refused: dict[str, str] = {}
+    caps: dict[str, float] = {}
     last: ContractError | None = None
     for i, item in enumerate(items):
         row = payloads.record(item, f"coins/markets[{i}]")
@@ -122,13 +135,21 @@ def parse_markets_page(payload: Any) -> MarketsPage:
             rows.append(_market_row(coin_id, row))
         except ContractError as error:
             refused[coin_id] = error.problem
+            caps |= _readable_cap(coin_id, row)
             last = error
     if last is not None and not rows:
         raise ContractError(last.field, f"{last.expected}, for all {len(items)} coins") from None
     for coin_id, reason in refused.items():
         log.warning("coingecko coins/markets: %r is left out: %s", coin_id, reason)
     frame = pd.DataFrame(rows, columns=list(MARKETS_COLUMNS)).astype(MARKETS_COLUMNS)
-    return MarketsPage(frame, len(items), refused)
+    return MarketsPage(frame, len(items), refused, caps)
+
+
+def _readable_cap(coin_id: str, row: Mapping[str, Any]) -> dict[str, float]:
+    try:
+        return {coin_id: payloads.number(row.get("market_cap"), "market_cap", positive=True)}
+    except ContractError:
+        return {}
 
 
 def _market_row(coin_id: str, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -153,29 +174,28 @@ def _market_row(coin_id: str, row: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def parse_market_chart(payload: Any, coin_id: str) -> pd.DataFrame:
+def parse_market_chart(payload: Any, coin_id: str, interval: str | None = None) -> pd.DataFrame:
     """Columns stamp, price_usd, market_cap_usd, volume_24h_usd; ascending, one row a stamp.
 
     The three arrays are joined on their stamps, and the rows are those of the prices. Of equal
-    stamps the last one counts. A price has to be finite and above 0; a point whose price is null
-    does not exist. Market caps of 0 or null and volumes of null are NaN. Volumes are those of the
-    24 hours before the stamp. Renamed ids answer empty arrays: an empty frame.
+    stamps the last one counts. A point whose price is null does not exist; one whose price is not
+    finite and above 0 is left out and told of in ``attrs[REFUSED]``. Market caps of 0 or null and
+    volumes of null are NaN. Volumes are those of the 24 hours before the stamp. Renamed ids answer
+    empty arrays: an empty frame. With the interval "daily" all stamps but the appended "now" have
+    to be midnights.
     """
     body = payloads.record(payload, f"{coin_id} market_chart")
     payloads.note_extra([body], _KNOWN_CHART_FIELDS, "coingecko market_chart")
-    prices = _series(body, "prices", coin_id)
+    prices, refused = _prices(body, coin_id)
     missing = np.isnan(prices.to_numpy())
     if missing.any():
         log.warning("coingecko %r: %d stamps have no price", coin_id, int(missing.sum()))
         prices = prices[~missing]
-    if (prices.to_numpy() <= 0).any():
-        stamp = prices.index[prices.to_numpy() <= 0][0]
-        raise ContractError(
-            f"{coin_id}.prices at {pd.Timestamp(stamp)}", "greater than 0", prices[stamp]
-        )
+    if interval == "daily":
+        _check_midnights(pd.DatetimeIndex(prices.index), coin_id)
     caps = _series(body, "market_caps", coin_id)
     volumes = _series(body, "total_volumes", coin_id)
-    return pd.DataFrame(
+    frame = pd.DataFrame(
         {
             "stamp": prices.index.to_numpy(),
             "price_usd": prices.to_numpy(),
@@ -183,6 +203,7 @@ def parse_market_chart(payload: Any, coin_id: str) -> pd.DataFrame:
             "volume_24h_usd": volumes.reindex(prices.index).to_numpy(),
         }
     )
+    return _telling(frame, refused)
 
 
 def parse_ohlc(payload: Any, coin_id: str, interval: timedelta) -> pd.DataFrame:
@@ -190,40 +211,106 @@ def parse_ohlc(payload: Any, coin_id: str, interval: timedelta) -> pd.DataFrame:
 
     CoinGecko stamps a candle with its close: ``close_time`` is that stamp and ``open_time`` is
     ``close_time - interval``. The newest candle is unfinished and its close lies in the future;
-    the oldest one of ``/ohlc?days=`` may hold only the part since the window began.
+    the oldest one of ``/ohlc?days=`` may hold only the part since the window began. A candle that
+    cannot be (a price that is not finite and above 0, a high below or a low above another price)
+    is left out and told of in ``attrs[REFUSED]``.
     """
     rows = payloads.records(payload, f"{coin_id} ohlc")
     for i, row in enumerate(rows):
-        if not isinstance(row, list) or len(row) != 5:
+        if not isinstance(row, list) or len(row) < 5:
             raise ContractError(f"{coin_id}.ohlc[{i}]", "[stamp, open, high, low, close]", row)
     stamps = _stamps([row[0] for row in rows], f"{coin_id}.ohlc")
-    columns: dict[str, npt.NDArray[np.float64]] = {}
-    for position, name in enumerate(("open", "high", "low", "close"), start=1):
-        values = _floats([row[position] for row in rows], f"{coin_id}.{name}", stamps)
-        bad = ~(values > 0)
-        if bad.any():
-            at = int(bad.argmax())
-            raise ContractError(
-                f"{coin_id}.{name} at {pd.Timestamp(stamps[at])}",
-                "greater than 0",
-                rows[at][position],
-            )
-        columns[name] = values
+    _check_grid(stamps, interval, coin_id)
+    columns = {
+        name: _floats([row[position] for row in rows], f"{coin_id}.{name}", stamps)
+        for position, name in enumerate(("open", "high", "low", "close"), start=1)
+    }
     times = {"open_time": stamps - np.timedelta64(interval), "close_time": stamps}
     frame = pd.DataFrame({**times, **columns})
     frame["open_time"] = frame["open_time"].astype("datetime64[ns]")
-    return _ascending(frame, "close_time")
+    frame = _ascending(frame, "close_time")
+    refused = _impossible_candles(frame, coin_id)
+    return _telling(frame[~frame["close_time"].isin(list(refused))].reset_index(drop=True), refused)
 
 
-def _series(body: Mapping[str, Any], name: str, coin_id: str) -> pd.Series[float]:
-    """``[[ms, value], …]`` as floats by ascending, unique stamp; null is NaN."""
+def _prices(body: Mapping[str, Any], coin_id: str) -> tuple[pd.Series[float], Refused]:
+    """The prices (null is NaN), and why others were left out."""
+    prices = _series(body, "prices", coin_id, finite=False)
+    values = prices.to_numpy()
+    bad = np.isinf(values) | (values <= 0)
+    where = f"{coin_id}.prices"
+    refused = {
+        pd.Timestamp(stamp): ContractError(f"{where} at {stamp}", _POSITIVE, float(value)).problem
+        for stamp, value in zip(prices.index[bad], values[bad], strict=True)
+    }
+    _refuse_if_all_are(refused, len(prices), where)
+    return prices[~bad], refused
+
+
+def _impossible_candles(frame: pd.DataFrame, coin_id: str) -> Refused:
+    prices = frame[["open", "high", "low", "close"]].to_numpy()
+    opens, highs, lows, closes = prices.T
+    not_prices = ~(np.isfinite(prices) & (prices > 0)).all(axis=1)
+    twisted = (highs < np.maximum(opens, closes)) | (lows > np.minimum(opens, closes))
+    refused: Refused = {}
+    for expected, bad in ((_POSITIVE, not_prices), (_CANDLE, twisted & ~not_prices)):
+        for at in np.flatnonzero(bad):
+            stamp = pd.Timestamp(frame["close_time"].iloc[at])
+            got = prices[at].tolist()
+            refused[stamp] = ContractError(f"{coin_id}.ohlc at {stamp}", expected, got).problem
+    _refuse_if_all_are(refused, len(frame), f"{coin_id}.ohlc")
+    return refused
+
+
+def _refuse_if_all_are(refused: Refused, rows: int, where: str) -> None:
+    if refused and len(refused) == rows:
+        raise ContractError(where, f"possible prices, all {rows} are not", next(iter(refused)))
+
+
+def _telling(frame: pd.DataFrame, refused: Refused) -> pd.DataFrame:
+    for reason in refused.values():
+        log.warning("coingecko: left out: %s", reason)
+    frame.attrs[REFUSED] = refused
+    return frame
+
+
+def _check_midnights(stamps: pd.DatetimeIndex, coin_id: str) -> None:
+    """Refuse daily points off their midnights: taken for no days, a coin would lose its history."""
+    midnights = stamps[stamps == stamps.normalize()]
+    newest = midnights.max() if len(midnights) else stamps.min()
+    off = stamps[(stamps != stamps.normalize()) & (stamps < newest)]
+    if len(off) or (not len(midnights) and len(stamps) > 1):
+        stray = off[0] if len(off) else stamps[0]
+        raise ContractError(f"{coin_id}.prices stamp", "midnights but the last", str(stray))
+
+
+def _check_grid(stamps: npt.NDArray[np.datetime64], interval: timedelta, coin_id: str) -> None:
+    if interval > timedelta(days=1):
+        return
+    since = stamps.astype("datetime64[ns]").astype(np.int64)
+    off = since % np.timedelta64(interval).astype("timedelta64[ns]").astype(np.int64) != 0
+    if off.any():
+        stray = pd.Timestamp(stamps[int(off.argmax())])
+        raise ContractError(f"{coin_id}.ohlc stamp", f"a multiple of {interval}", str(stray))
+
+
+def _series(
+    body: Mapping[str, Any], name: str, coin_id: str, *, finite: bool = True
+) -> pd.Series[float]:
+    """``[[ms, value], …]`` as floats by ascending, unique stamp; null is NaN.
+
+    What is not finite is refused, or infinite where not ``finite``.
+    """
     where = f"{coin_id}.{name}"
     points = payloads.records(payloads.field(body, name, coin_id), where)
     for i, point in enumerate(points):
-        if not isinstance(point, list) or len(point) != 2:
+        if not isinstance(point, list) or len(point) < 2:
             raise ContractError(f"{where}[{i}]", "[stamp, value]", point)
     stamps = _stamps([point[0] for point in points], where)
     values = _floats([point[1] for point in points], where, stamps)
+    if finite and np.isinf(values).any():
+        stray = pd.Timestamp(stamps[int(np.isinf(values).argmax())])
+        raise ContractError(f"{where} at {stray}", "a finite number", math.inf)
     series = pd.Series(values, index=pd.DatetimeIndex(stamps), dtype="float64")
     # A stable sort keeps the provider's order among equal stamps, so that "last" means its last.
     series = series.sort_index(kind="stable")
@@ -241,18 +328,22 @@ def _stamps(values: Sequence[Any], where: str) -> npt.NDArray[np.datetime64]:
 def _floats(
     values: Sequence[Any], where: str, stamps: npt.NDArray[np.datetime64]
 ) -> npt.NDArray[np.float64]:
-    """Numbers as float64, null as NaN; anything else, and what is not finite, is refused."""
-    plain = all(type(v) is float or type(v) is int or v is None for v in values)
-    if plain:
-        try:
-            result = np.array([math.nan if v is None else v for v in values], dtype=np.float64)
-        except OverflowError:
-            plain = False
-    if not plain or np.isfinite(result).sum() != sum(v is not None for v in values):
-        for value, stamp in zip(values, stamps, strict=True):
-            if value is not None:
-                payloads.number(value, f"{where} at {pd.Timestamp(stamp)}")
-    return result
+    """Numbers as float64: null is NaN, what is not finite infinite; anything else is refused."""
+    for value, stamp in zip(values, stamps, strict=True):
+        if type(value) is not float and type(value) is not int and value is not None:
+            payloads.number(value, f"{where} at {pd.Timestamp(stamp)}")
+    try:
+        plain = [math.nan if v is None else v if v == v else math.inf for v in values]
+        return np.array(plain, dtype=np.float64)
+    except OverflowError:
+        return np.array([_float(v) for v in plain], dtype=np.float64)
+
+
+def _float(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 def _ascending(frame: pd.DataFrame, by: str) -> pd.DataFrame:

@@ -24,6 +24,7 @@ PERMANENT_CODES = {
     "CRYPTO_ASSETS_COINGECKO__PLAN to a plan with more history",
 }
 _TRANSIENT_STATUSES = {408, 429}
+
 _CONTROL = re.compile(r"[\x00-\x20\x7f-\xa0\u2028-\u202f\u2066-\u2069\ud800-\udfff]+")
 
 
@@ -67,6 +68,10 @@ class ProviderError(Exception):
 
 class PermanentError(ProviderError):
     """Asking again cannot help: 4xx but 408 and 429, a key or plan at fault, a broken contract."""
+
+
+class UnsendableError(PermanentError):
+    """A request that cannot be sent at all, whoever asks; no other request is worse for it."""
 
 
 class ContractError(PermanentError):

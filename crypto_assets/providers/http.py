@@ -27,6 +27,7 @@ from crypto_assets.providers.errors import (
     PermanentError,
     ProviderError,
     TransientError,
+    UnsendableError,
     classify,
     excerpt_of,
     mask,
@@ -218,7 +219,7 @@ class HttpClient:
         for name, value in path_params.items():
             # Servers and clients resolve a lone dot segment even when it is encoded.
             if value in {"", ".", ".."} or not _encodable(value):
-                raise PermanentError(
+                raise UnsendableError(
                     f"{name}={value!r} cannot be part of a URL",
                     provider=self.provider,
                     endpoint=endpoint,
@@ -320,7 +321,7 @@ class HttpClient:
             self._usage.add(self.provider, self._now().date(), is_credit=is_credit)
 
     def _unanswered(self, error: requests.RequestException) -> ProviderError:
-        detail = shorten(mask(str(error), self._secrets))
+        detail = shorten(mask(_innermost(error), self._secrets))
         if isinstance(error, (LeavesHostError, requests.TooManyRedirects)):
             return PermanentError(
                 detail or "redirected in a circle", advice="check the base URL in the settings"
@@ -365,7 +366,9 @@ class HttpClient:
         told = http_date(answer.headers.get("Date", ""))
         if told is None or self._clock_tolerance is None:
             return None
-        ahead = self._now() - told
+        # A cache on the way hands on the date of when it was told itself.
+        age = answer.headers.get("Age", "")
+        ahead = self._now() - told - timedelta(seconds=int(age) if age.isdigit() else 0)
         if abs(ahead) <= self._clock_tolerance:
             return None
         side = "ahead of" if ahead > timedelta(0) else "behind"
@@ -413,6 +416,16 @@ class HttpClient:
 def source_of(provider: str, endpoint: str, *, is_sandbox: bool) -> str:
     """What a row says of where it came from."""
     return f"{'sandbox/' if is_sandbox else ''}{provider}/{endpoint.strip('/')}"
+
+
+def _innermost(error: BaseException) -> str:
+    """What the system said, without the exceptions it is wrapped in."""
+    for inner in reversed(error.args):
+        if isinstance(inner, BaseException):
+            return _innermost(inner)
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error)
 
 
 def _encodable(value: str) -> bool:

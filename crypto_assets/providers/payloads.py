@@ -108,7 +108,7 @@ def nullable_number(value: Any, where: str) -> float:
 def field(row: Mapping[str, Any], name: str, where: str) -> Any:
     """``row[name]``, or ContractError naming the field that is gone."""
     if name not in row:
-        raise ContractError(f"{where}.{name}", "present", "missing")
+        raise ContractError(f"{where}.{name}", "present")
     return row[name]
 
 

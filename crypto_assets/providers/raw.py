@@ -140,15 +140,17 @@ class RawStore:
         endpoint: str,
         path_params: Mapping[str, Any],
         params: Mapping[str, Any],
+        *,
+        sandbox: bool = False,
     ) -> RawMeta | None:
         """The newest stored answer to exactly this request that was not refused, if any."""
         request = request_hash(provider, endpoint, path_params, params)
         with self._file.transaction() as connection:
             row = connection.execute(
                 f"SELECT {_META} FROM responses WHERE request_hash = ? "
-                "AND raw_id NOT IN (SELECT raw_id FROM refused) "
+                "AND sandbox = ? AND raw_id NOT IN (SELECT raw_id FROM refused) "
                 "ORDER BY observed_at DESC, seq DESC LIMIT 1",
-                (request,),
+                (request, int(sandbox)),
             ).fetchone()
         return None if row is None else _meta(row)
 

@@ -6,6 +6,7 @@ answer is good enough (`assets`), or keeping them (`raw`).
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
@@ -13,24 +14,33 @@ from typing import Any, TypeVar
 
 from crypto_assets.providers.errors import ProviderError
 from crypto_assets.providers.http import Fetched, Source, source_of
-from crypto_assets.providers.raw import RawMeta, RawStore
+from crypto_assets.providers.raw import NotStoredError, RawMeta, RawStore, RawStoreError
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 
 class ReplayFirst:
     """A provider that is asked only where no stored answer to the very request is accepted.
 
-    ``accept`` is told when the newest stored answer was observed (naive UTC).
+    ``accept`` is told when the newest stored answer was observed (naive UTC). Answers of a sandbox
+    are only looked at where ``sandbox``.
     """
 
     def __init__(
-        self, provider: str, source: Source, raw: RawStore, accept: Callable[[datetime], bool]
+        self,
+        provider: str,
+        source: Source,
+        raw: RawStore,
+        accept: Callable[[datetime], bool],
+        *,
+        sandbox: bool = False,
     ) -> None:
         self._provider = provider
         self._source = source
         self._raw = raw
         self._accept = accept
+        self._sandbox = sandbox
 
     def get(
         self,
@@ -42,13 +52,14 @@ class ReplayFirst:
         keep: bool = True,
     ) -> Fetched[T]:
         """Return the stored answer if there is a good one, else what the provider says."""
-        found = self._raw.latest(self._provider, endpoint, path_params, params)
+        found = self._raw.latest(
+            self._provider, endpoint, path_params, params, sandbox=self._sandbox
+        )
         if keep and found is not None and self._accept(found.observed_at):
             try:
                 return _replayed(*self._raw.read(found.raw_id), parse)
-            except ProviderError:
-                # What this version of the program can't read any more is asked for again.
-                pass
+            except (ProviderError, RawStoreError, NotStoredError) as error:
+                log.info("asking again, the stored answer can't be used: %s", error)
         return self._source.get(endpoint, path_params, params, parse, keep=keep)
 
 
@@ -56,12 +67,14 @@ class Recorded:
     """The given stored answers, one for each request, in order; no provider is ever asked.
 
     Requests are not compared, so that a later version that asks differently still reads them.
-    ``get`` raises NotStoredError for a body that is not stored any more.
+    ``get`` raises NotStoredError for a body that is not stored any more, or is a sandbox's where
+    that is not wanted.
     """
 
-    def __init__(self, raw: RawStore, raw_ids: Iterable[str]) -> None:
+    def __init__(self, raw: RawStore, raw_ids: Iterable[str], *, sandbox: bool = False) -> None:
         self._raw = raw
         self._left = deque(raw_ids)
+        self._sandbox = sandbox
 
     def get(
         self,
@@ -73,7 +86,10 @@ class Recorded:
         keep: bool = True,  # noqa: ARG002
     ) -> Fetched[T]:
         """Return the next answer."""
-        return _replayed(*self._raw.read(self._left.popleft()), parse)
+        meta, body = self._raw.read(self._left.popleft())
+        if meta.sandbox != self._sandbox:
+            raise NotStoredError(meta.raw_id)
+        return _replayed(meta, body, parse)
 
 
 def _replayed(meta: RawMeta, body: bytes, parse: Callable[[bytes], T]) -> Fetched[T]:
@@ -94,10 +110,18 @@ class Probe:
             super().__init__()
             self.is_answered = is_answered
 
-    def __init__(self, provider: str, raw: RawStore, accept: Callable[[datetime], bool]) -> None:
+    def __init__(
+        self,
+        provider: str,
+        raw: RawStore,
+        accept: Callable[[datetime], bool],
+        *,
+        sandbox: bool = False,
+    ) -> None:
         self._provider = provider
         self._raw = raw
         self._accept = accept
+        self._sandbox = sandbox
 
     def get(
         self,
@@ -109,5 +133,7 @@ class Probe:
         keep: bool = True,  # noqa: ARG002
     ) -> Fetched[T]:
         """Raise `Told`."""
-        found = self._raw.latest(self._provider, endpoint, path_params, params)
+        found = self._raw.latest(
+            self._provider, endpoint, path_params, params, sandbox=self._sandbox
+        )
         raise self.Told(found is not None and self._accept(found.observed_at))

@@ -5,7 +5,7 @@ and cutting follow from it. Does not belong here: how a call is sent (`coingecko
 are wanted (`assets`).
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Literal
@@ -176,11 +176,12 @@ ROUTES: Mapping[str, tuple[tuple[Route, ...], ...]] = {
 }
 
 
-def reachable_from(plan: Plan, now: datetime) -> date:
-    """Return the first day whose close the plan's history still holds."""
+def reachable_from(table: str, plan: Plan, now: datetime) -> date:
+    """Return the first day that the plan's history still holds: its close, or its whole candles."""
     if plan.history_days is None:
         return FIRST_DAY
-    return now.date() - plan.history_days * DAY
+    oldest = now.date() - plan.history_days * DAY
+    return oldest if table == "market_caps" else oldest + DAY
 
 
 def exact_from(table: str, plan: Plan) -> date | None:
@@ -196,11 +197,24 @@ def exact_from(table: str, plan: Plan) -> date | None:
     return min(lasting, default=None)
 
 
-def calls(table: str, wanted: Iterable[date], now: datetime, plan: Plan) -> list[Call]:
+def cut_hours(table: str, now: datetime, plan: Plan) -> tuple[datetime, datetime] | None:
+    """Return [first, end) of the hours that the best route cuts off its oldest day; None if none."""
+    for route in ROUTES[table][0]:
+        if route.needs(plan) and not route.oldest_day_is_cut:
+            return None
+    begin = midnight(now.date() - DAY)
+    # An hour is whole only after the candle that the answer begins with.
+    whole_from = now.replace(minute=0, second=0, microsecond=0) - DAY + 2 * HOUR
+    return begin, min(whole_from, begin + DAY)
+
+
+def calls(
+    table: str, wanted: Iterable[date], now: datetime, plan: Plan, *, has_cut_hours: bool = False
+) -> list[Call]:
     """Return the fewest calls that bring the wanted days of one coin, ascending.
 
     Of the routes of a tier the one that reaches most days is taken, then the one with the fewest
-    calls, then the first.
+    calls, then the first. `has_cut_hours`: what the best route cuts off is stored already.
     """
     left = sorted(set(wanted))
     today = now.date()
@@ -215,23 +229,30 @@ def calls(table: str, wanted: Iterable[date], now: datetime, plan: Plan) -> list
             continue
         route, reached = min(options, key=lambda o: (-len(o[1]), len(o[0].windows(o[1]))))
         found += [route.call(*window, now, plan) for window in route.windows(reached)]
-        is_cut = {today - (route.reach_days or 0) * DAY} if route.oldest_day_is_cut else set()
+        is_cut: set[date] = set()
+        if route.oldest_day_is_cut and not has_cut_hours:
+            is_cut = {today - (route.reach_days or 0) * DAY}
         left = [day for day in left if day not in reached or day in is_cut]
     return sorted(found, key=lambda call: (call.first, call.last))
 
 
 def requests(
-    table: str, wanted: Mapping[str, Iterable[date]], now: datetime, plan: Plan
+    table: str,
+    wanted: Mapping[str, Iterable[date]],
+    now: datetime,
+    plan: Plan,
+    have_cut_hours: Collection[str] = (),
 ) -> list[Request]:
     """Return what to ask each coin for, the oldest days first.
 
-    Calls whose days overlap complete each other and stay together.
+    Calls whose days overlap complete each other and stay together. `have_cut_hours` are coins of
+    which is stored what the best route cuts off.
     """
     found: list[Request] = []
     for coin, of_coin in wanted.items():
         days = sorted(set(of_coin))
         groups: list[list[Call]] = []
-        for call in calls(table, days, now, plan):
+        for call in calls(table, days, now, plan, has_cut_hours=coin in have_cut_hours):
             if groups and call.first <= max(known.last for known in groups[-1]):
                 groups[-1].append(call)
             else:

@@ -3,7 +3,8 @@
 Glue between Dagster's contexts and the warehouse; how rows are written is `writer`'s.
 """
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -66,7 +67,8 @@ class _WarehouseIO(dg.IOManager):
         table = TABLES[context.asset_key.path[-1]]
         days = _days(context) if context.has_asset_partitions else None
         to = Write(table, context.run_id, days)
-        reports = [self._warehouse.write(batch, to) for batch in _batches(obj)]
+        with _batches(obj) as batches:
+            reports = [self._warehouse.write(batch, to) for batch in batches]
         # With nothing new to write, what is stored is still counted.
         reports = reports or [self._warehouse.write(Batch(pd.DataFrame()), to)]
         _report(context, summed(reports))
@@ -95,13 +97,19 @@ def _days(context: dg.OutputContext | dg.InputContext) -> tuple[date, date]:
     return window.start.date(), (window.end - timedelta(days=1)).date()
 
 
-def _batches(obj: object) -> Iterable[Batch]:
+@contextmanager
+def _batches(obj: object) -> Iterator[Iterable[Batch]]:
+    """Yield the parts of what an asset returned; whoever makes them is told when a write failed."""
     if isinstance(obj, Batches):
-        return obj.parts
-    if isinstance(obj, Batch):
-        return [obj]
-    if isinstance(obj, pd.DataFrame):
-        return [Batch(obj)]
+        try:
+            yield obj.parts
+        finally:
+            if isinstance(obj.parts, Generator):
+                obj.parts.close()
+        return
+    if isinstance(obj, (Batch, pd.DataFrame)):
+        yield [obj if isinstance(obj, Batch) else Batch(obj)]
+        return
     raise TypeError(f"an asset returns a frame, Batch or Batches, not {type(obj).__name__}")
 
 
