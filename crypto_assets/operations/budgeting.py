@@ -12,16 +12,19 @@ from datetime import date, datetime
 
 from crypto_assets.assets.planning import FIXED
 from crypto_assets.assets.platform import plan_of
+from crypto_assets.assets.universe import tracked_by_day
 from crypto_assets.automation.schedules import Tick, scheduled_ticks
 from crypto_assets.periods import DAY, close_of, day_closed_by_snapshot, days, is_final
 from crypto_assets.providers import coingecko, routes
 from crypto_assets.providers.plans import Plan
 from crypto_assets.settings import Settings, ticks
 from crypto_assets.tables import MARKET_CAPS, OHLC_HOURLY, TABLES
+from crypto_assets.warehouse.warehouse import Warehouse
 
 # The longest month, so that every month fits.
 MONTH_DAYS = 31
 # Once every N hours, where every hour is too much.
+_PLANS = ("keyless", "demo", "basic", "analyst", "lite")
 _RARER_HOURS = (2, 3, 4, 6, 8, 12, 24)
 
 
@@ -87,15 +90,27 @@ class Budget:
 
 def budget(settings: Settings) -> Budget:
     """Return what the schedules cost in a month; with advice where that does not fit."""
-    found = _forecast(settings)
+    beside = _coins_beside(settings)
+    found = _forecast(settings, beside)
     if found.fits:
         return found
-    return Budget(found.plan, found.assets, found.busiest_hour_calls, tuple(_advice(settings)))
+    advice = tuple(_advice(settings, beside))
+    return Budget(found.plan, found.assets, found.busiest_hour_calls, advice)
 
 
-def _forecast(settings: Settings) -> Budget:
+def _coins_beside(settings: Settings) -> int:
+    """Return how many coins are tracked beside the largest: as stored, else at most those named."""
+    warehouse = Warehouse.of(settings)
+    today = settings.clock.today()
+    known = tracked_by_day(warehouse, today, today) if warehouse.path.exists() else {}
+    if today not in known:
+        return len(settings.universe.always)
+    return max(0, len(known[today].coins) - settings.universe.tracked)
+
+
+def _forecast(settings: Settings, coins_beside: int) -> Budget:
     plan = plan_of(settings)
-    month = _Month(settings, plan)
+    month = _Month(settings, plan, coins_beside)
     first = settings.clock.today()
     for day in days(first, first + (MONTH_DAYS - 1) * DAY):
         for at, tick in _ticks(settings, day):
@@ -122,12 +137,14 @@ def _ticks(settings: Settings, day: date) -> list[tuple[datetime, Tick]]:
 class _Month:
     """Counts the calls of ticks in their order, and knows which days they made final."""
 
-    def __init__(self, settings: Settings, plan: Plan) -> None:
+    def __init__(self, settings: Settings, plan: Plan, coins_beside: int) -> None:
         self._settings = settings
+        self._beside = coins_beside
         self._plan = plan
         # What lies before is there; yesterday is still asked for after midnight.
         self._final_until = settings.clock.today() - 2 * DAY
         self._final: set[tuple[str, date]] = set()
+        self._asked_hours: set[date] = set()
         self.calls: Counter[str] = Counter()
         self.by_hour: Counter[datetime] = Counter()
 
@@ -161,49 +178,54 @@ class _Month:
             wanted = [day for day in wanted if day < at.date() and day != closed]
         ready_after = TABLES[name].ready_after
         self._final |= {(name, d) for d in wanted if is_final(close_of(d), at, ready_after)}
-        return calls + self._coins(name) * len(routes.calls(name, wanted, at, self._plan))
+        # A day that was asked for while it ran has its first hours.
+        has_cut_hours = at.date() - DAY in self._asked_hours
+        if name == OHLC_HOURLY.name and at.hour > 1:
+            self._asked_hours.add(at.date())
+        a_coin = routes.calls(name, wanted, at, self._plan, has_cut_hours=has_cut_hours)
+        return calls + self._coins(name) * len(a_coin)
 
     def _coins(self, name: str) -> int:
         universe = self._settings.universe
         if name == OHLC_HOURLY.name and not self._plan.is_paid:
             return len(universe.headline)
-        # Coins that are always tracked may all rank lower.
-        return universe.tracked + len(universe.always)
+        return universe.tracked + self._beside
 
 
 def _provider(table: str) -> str:
     return FIXED[table][0] if table in FIXED else coingecko.PROVIDER
 
 
-def _advice(settings: Settings) -> Iterator[str]:
+def _advice(settings: Settings, beside: int) -> Iterator[str]:
     """Yield settings, each of which alone would make it fit."""
     rarer = 0
     for hours in _RARER_HOURS:
         for name, minute in (("hourly_candles", 30), ("market_refresh", 0)):
             cron = f"{minute} */{hours} * * *" if hours < 24 else f"{minute} 0 * * *"
-            if _forecast(_with(settings, "schedules", **{name: cron})).fits:
+            if _forecast(_with(settings, "schedules", **{name: cron}), beside).fits:
                 yield f"schedules.{name}: '{cron}'"
                 rarer = hours
         if rarer:
             break
-    fewer = _most_tracked(settings)
+    fewer = _most_tracked(settings, beside)
     if fewer:
         yield f"universe.tracked: {fewer}"
-    for name in ("demo", "basic", "analyst", "lite"):
+    present = settings.coingecko.plan
+    for name in _PLANS[_PLANS.index(present) + 1 :] if present in _PLANS else ():
         larger = _with(
             settings, "coingecko", plan=name, calls_per_minute=None, credits_per_month=None
         )
-        if _forecast(larger).fits:
+        if _forecast(larger, beside).fits:
             yield f"coingecko.plan: {name}"
             break
 
 
-def _most_tracked(settings: Settings) -> int:
+def _most_tracked(settings: Settings, beside: int) -> int:
     """Return how many coins fit, by bisection; 0 if not even one does."""
     fits, too_many = 0, settings.universe.tracked
     while too_many - fits > 1:
         middle = (fits + too_many) // 2
-        if _forecast(_with(settings, "universe", tracked=middle)).fits:
+        if _forecast(_with(settings, "universe", tracked=middle), beside).fits:
             fits = middle
         else:
             too_many = middle

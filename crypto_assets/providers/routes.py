@@ -198,7 +198,7 @@ def exact_from(table: str, plan: Plan) -> date | None:
 
 
 def cut_hours(table: str, now: datetime, plan: Plan) -> tuple[datetime, datetime] | None:
-    """Return [first, end) of the hours that the best route cuts off its oldest day; None if none."""
+    """Return [first, end) of the hours that the best route cuts off its oldest day, if any."""
     for route in ROUTES[table][0]:
         if route.needs(plan) and not route.oldest_day_is_cut:
             return None
