@@ -212,9 +212,7 @@ def _advice(settings: Settings, beside: int) -> Iterator[str]:
         yield f"universe.tracked: {fewer}"
     present = settings.coingecko.plan
     for name in _PLANS[_PLANS.index(present) + 1 :] if present in _PLANS else ():
-        larger = _with(
-            settings, "coingecko", plan=name, calls_per_minute=None, credits_per_month=None
-        )
+        larger = _with(settings, "coingecko", plan=name)
         if _forecast(larger, beside).fits:
             yield f"coingecko.plan: {name}"
             break

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from crypto_assets.providers.coingecko_frames import (
     MARKETS_COLUMNS,
+    REFUSED,
     parse_coin_list,
     parse_market_chart,
     parse_markets,
@@ -148,7 +149,7 @@ def test_a_field_that_is_gone_is_named(name: str) -> None:
     row = market("a")
     del row[name]
     page = parse_markets_page([market("b"), row])
-    assert page.refused == {"a": f"a.{name} should be present, not 'missing'"}
+    assert page.refused == {"a": f"a.{name} should be present"}
     with pytest.raises(ContractError, match=rf"a\.{name} should be present, for all 1 coins"):
         parse_markets([row])
 
@@ -255,8 +256,57 @@ def test_a_renamed_id_brings_an_empty_frame_of_the_right_types() -> None:
     }
 
 
-@pytest.mark.parametrize("price", [0, -1, 0.0, math.nan, math.inf, "42652", True, 10**400, [1]])
-def test_an_impossible_price_is_refused_with_coin_stamp_and_value(price: Any) -> None:
+@pytest.mark.parametrize("price", [0, -1, 0.0, math.nan, math.inf, -math.inf, 10**400])
+@pytest.mark.parametrize("bad", [0, 1, 2])
+def test_an_impossible_price_is_left_out_alone_and_told_of_by_its_stamp(
+    price: Any, bad: int
+) -> None:
+    stamps = [JAN_1 + n * DAY for n in range(3)]
+    prices = [(stamp, price if n == bad else n + 1.5) for n, stamp in enumerate(stamps)]
+    frame = parse_market_chart(chart(prices, caps=[(s, s) for s in stamps]), "bitcoin", "daily")
+    left = [n for n in range(3) if n != bad]
+    assert list(frame["stamp"]) == [pd.Timestamp(stamps[n], unit="ms") for n in left]
+    assert list(frame["price_usd"]) == [n + 1.5 for n in left]
+    assert list(frame["market_cap_usd"]) == [stamps[n] for n in left]
+    at = pd.Timestamp(stamps[bad], unit="ms")
+    assert set(frame.attrs[REFUSED]) == {at}
+    assert frame.attrs[REFUSED][at].startswith(
+        f"bitcoin.prices at {at} should be finite and greater than 0, not "
+    )
+
+
+def test_the_price_that_was_refused_is_named() -> None:
+    frame = parse_market_chart(chart([(JAN_1, 1), (JAN_1 + DAY, -1.5)]), "bitcoin")
+    assert frame.attrs[REFUSED] == {
+        pd.Timestamp("2024-01-02"): "bitcoin.prices at 2024-01-02 00:00:00 should be finite and "
+        "greater than 0, not -1.5"
+    }
+
+
+def test_a_chart_without_an_impossible_price_tells_of_none() -> None:
+    # A price that is null is a point that does not exist, and no reason to tell of.
+    assert parse_market_chart(chart([(JAN_1, 1), (JAN_1 + DAY, None)]), "b").attrs[REFUSED] == {}
+    assert parse_market_chart(chart([]), "b").attrs[REFUSED] == {}
+
+
+def test_a_chart_of_nothing_but_impossible_prices_breaks_the_contract() -> None:
+    prices = [(JAN_1, 0), (JAN_1 + DAY, math.nan), (JAN_1 + 2 * DAY, math.inf)]
+    with pytest.raises(ContractError, match=r"bitcoin\.prices should be possible prices, all 3"):
+        parse_market_chart(chart(prices), "bitcoin")
+    assert len(parse_market_chart(chart([*prices, (JAN_1 + 3 * DAY, 7)]), "bitcoin")) == 1
+
+
+def test_of_equal_stamps_a_last_price_that_is_good_makes_up_for_a_bad_one() -> None:
+    frame = parse_market_chart(chart([(JAN_1, 0), (JAN_1, 5)]), "b")
+    assert list(frame["price_usd"]) == [5]
+    assert frame.attrs[REFUSED] == {}
+    frame = parse_market_chart(chart([(JAN_1, 5), (JAN_1, 0), (JAN_1 + DAY, 6)]), "b")
+    assert list(frame["price_usd"]) == [6]
+    assert set(frame.attrs[REFUSED]) == {pd.Timestamp("2024-01-01")}
+
+
+@pytest.mark.parametrize("price", ["42652", True, [1], {}])
+def test_a_price_of_another_type_refuses_the_whole_chart_with_coin_and_stamp(price: Any) -> None:
     with pytest.raises(ContractError, match=r"bitcoin\.prices at 2024-01-02"):
         parse_market_chart(chart([(JAN_1, 1), (JAN_1 + DAY, price)]), "bitcoin")
 
@@ -281,10 +331,45 @@ def test_an_array_that_is_gone_is_named(name: str) -> None:
         parse_market_chart(body, "b")
 
 
-@pytest.mark.parametrize("point", [5, [JAN_1], [JAN_1, 1, 2], {"t": 1}])
+@pytest.mark.parametrize("point", [5, [], [JAN_1], {"t": 1}, None, "12"])
 def test_a_point_of_another_shape_is_refused(point: Any) -> None:
     with pytest.raises(ContractError, match="prices"):
         parse_market_chart({**chart([]), "prices": [point]}, "b")
+
+
+def test_a_third_value_of_a_point_is_ignored() -> None:
+    points = [(JAN_1, 1, "new"), (JAN_1 + DAY, 2, None)]
+    frame = parse_market_chart(chart(points, caps=points, volumes=points), "b")
+    plain = [(JAN_1, 1), (JAN_1 + DAY, 2)]
+    pd.testing.assert_frame_equal(frame, parse_market_chart(chart(plain, plain, plain), "b"))
+    assert list(frame["price_usd"]) == [1, 2]
+
+
+def test_daily_points_are_midnights_but_for_a_newest_now() -> None:
+    now = JAN_1 + DAY + 30_000
+    points = [(JAN_1, 1), (JAN_1 + DAY, 2), (now, 3)]
+    assert list(parse_market_chart(chart(points), "b", "daily")["price_usd"]) == [1, 2, 3]
+    # A coin that began today has no midnight yet.
+    assert len(parse_market_chart(chart([(now, 3)]), "b", "daily")) == 1
+    assert parse_market_chart(chart([]), "b", "daily").empty
+
+
+@pytest.mark.parametrize(
+    "offsets",
+    [
+        [7_000, DAY, 2 * DAY],
+        [0, DAY + 7_000, 2 * DAY],
+        [0, DAY + 1, 2 * DAY, 2 * DAY + 7_000],
+        [7_000, DAY + 7_000, 2 * DAY + 7_000],
+        [7_000, DAY + 7_000],
+    ],
+)
+def test_daily_points_off_their_midnights_are_refused_whole(offsets: list[int]) -> None:
+    body = chart([(JAN_1 + offset, 1) for offset in offsets])
+    with pytest.raises(ContractError, match=r"b\.prices stamp should be midnights but the last"):
+        parse_market_chart(body, "b", "daily")
+    # Where no interval was asked for, none is promised.
+    assert len(parse_market_chart(body, "b")) == len(offsets)
 
 
 points = st.lists(
@@ -343,19 +428,95 @@ def test_no_candles_are_an_empty_frame_of_the_right_types() -> None:
     assert [str(t) for t in frame.dtypes] == ["datetime64[ns]"] * 2 + ["float64"] * 4
 
 
+GOOD = [[JAN_1, 1, 2, 1, 2], [JAN_1 + 2 * DAY, 5, 6, 4, 5]]
+
+
+def refused_of(candle: list[Any]) -> str:
+    """The reason for a candle of 2024-01-02, which has to be left out between two good ones."""
+    frame = parse_ohlc([GOOD[0], candle, GOOD[1]], "b", timedelta(days=1))
+    good = parse_ohlc(GOOD, "b", timedelta(days=1))
+    assert good.attrs[REFUSED] == {}
+    told = frame.attrs.pop(REFUSED)
+    del good.attrs[REFUSED]
+    pd.testing.assert_frame_equal(frame, good)
+    assert list(told) == [pd.Timestamp("2024-01-02")]
+    reason = told[pd.Timestamp("2024-01-02")]
+    assert reason.startswith("b.ohlc at 2024-01-02 00:00:00 should be ")
+    return str(reason).removeprefix("b.ohlc at 2024-01-02 00:00:00 should be ")
+
+
 @pytest.mark.parametrize("position", [1, 2, 3, 4])
-@pytest.mark.parametrize("value", [None, 0, -1, math.nan, math.inf, "1", True])
-def test_an_impossible_candle_value_is_refused_by_name(position: int, value: Any) -> None:
-    row: list[Any] = [JAN_1, 1, 2, 1, 2]
+@pytest.mark.parametrize("value", [None, 0, -1, math.nan, math.inf, -math.inf, 10**400])
+def test_an_impossible_candle_value_costs_that_candle_alone(position: int, value: Any) -> None:
+    row: list[Any] = [JAN_1 + DAY, 1, 2, 1, 2]
     row[position] = value
-    with pytest.raises(ContractError, match=r"b\.(open|high|low|close) at 2024-01-01"):
-        parse_ohlc([row], "b", HALF_HOUR)
+    assert refused_of(row).startswith("finite and greater than 0, not [")
 
 
-@pytest.mark.parametrize("payload", [{}, None, [1], [[JAN_1, 1, 2, 3]], [[JAN_1, 1, 2, 3, 4, 5]]])
+@pytest.mark.parametrize("candle", [[3, 2, 1, 1], [1, 2, 1, 3], [1, 3, 2, 3], [3, 3, 2, 1]])
+def test_a_high_below_or_a_low_above_open_or_close_costs_that_candle_alone(
+    candle: list[int],
+) -> None:
+    reason = refused_of([JAN_1 + DAY, *candle])
+    got = [float(price) for price in candle]
+    assert reason == f"a candle, low <= open and close <= high, not {got}"
+
+
+def test_a_candle_of_one_price_is_possible() -> None:
+    frame = parse_ohlc([[JAN_1, 2, 2, 2, 2]], "b", timedelta(days=1))
+    assert len(frame) == 1
+    assert frame.attrs[REFUSED] == {}
+
+
+def test_candles_of_which_none_is_possible_break_the_contract() -> None:
+    rows = [[JAN_1, 1, 2, 1, 0], [JAN_1 + DAY, 3, 2, 1, 1]]
+    with pytest.raises(ContractError, match=r"b\.ohlc should be possible prices, all 2 are not"):
+        parse_ohlc(rows, "b", timedelta(days=1))
+
+
+@pytest.mark.parametrize("position", [1, 2, 3, 4])
+@pytest.mark.parametrize("value", ["1", True, [1]])
+def test_a_candle_value_of_another_type_refuses_all_by_name(position: int, value: Any) -> None:
+    row: list[Any] = [JAN_1 + DAY, 1, 2, 1, 2]
+    row[position] = value
+    name = ("open", "high", "low", "close")[position - 1]
+    with pytest.raises(ContractError, match=rf"b\.{name} at 2024-01-02"):
+        parse_ohlc([GOOD[0], row], "b", timedelta(days=1))
+
+
+@pytest.mark.parametrize("payload", [{}, None, [1], [[JAN_1, 1, 2, 3]], [[]], ["12345"]])
 def test_candles_of_another_shape_are_refused(payload: Any) -> None:
     with pytest.raises(ContractError, match="ohlc"):
         parse_ohlc(payload, "b", HALF_HOUR)
+
+
+def test_a_sixth_value_of_a_candle_is_ignored() -> None:
+    more = [[*row, extra] for row, extra in zip(GOOD, ("volume", None), strict=True)]
+    pd.testing.assert_frame_equal(
+        parse_ohlc(more, "b", timedelta(days=1)), parse_ohlc(GOOD, "b", timedelta(days=1))
+    )
+
+
+@pytest.mark.parametrize(
+    ("interval", "offset"),
+    [
+        (timedelta(days=1), 7_000),
+        (timedelta(days=1), DAY // 2),
+        (timedelta(hours=1), 7_000),
+        (timedelta(hours=1), 1_800_000),
+        (HALF_HOUR, 1),
+    ],
+)
+def test_candles_off_the_grid_of_their_interval_are_refused_whole(
+    interval: timedelta, offset: int
+) -> None:
+    rows = [GOOD[0], [JAN_1 + DAY + offset, 1, 2, 1, 2]]
+    with pytest.raises(ContractError, match=r"b\.ohlc stamp should be a multiple of"):
+        parse_ohlc(rows, "b", interval)
+
+
+def test_candles_of_several_days_have_no_grid() -> None:
+    assert len(parse_ohlc([GOOD[0], [JAN_1 + DAY + 7_000, 1, 2, 1, 2]], "b", timedelta(days=4)))
 
 
 # coins/list

@@ -87,7 +87,7 @@ def test_a_history_beyond_a_year_is_one_range_from_close_to_close() -> None:
 
 @pytest.mark.parametrize("plan", FREE)
 def test_a_free_plan_is_never_asked_for_more_than_its_history(plan: str) -> None:
-    oldest = routes.reachable_from(PLANS[plan], NOW)
+    oldest = routes.reachable_from("market_caps", PLANS[plan], NOW)
     (call,) = market_history([oldest], NOW, PLANS[plan])
     assert (call.endpoint, call.days, call.interval) == ("market_chart", 365, "daily")
 
@@ -98,7 +98,9 @@ def test_a_history_always_names_its_interval_and_holds_every_wanted_close(
     wanted: list[date], name: str, now: datetime
 ) -> None:
     plan = PLANS[name]
-    wanted = [day for day in wanted if day >= routes.reachable_from(plan, now)] or [TODAY]
+    wanted = [day for day in wanted if day >= routes.reachable_from("market_caps", plan, now)] or [
+        TODAY
+    ]
     (call,) = market_history(wanted, now, plan)
     assert call.interval == "daily"
     assert (call.first, call.last) == (min(wanted), max(wanted))
@@ -245,7 +247,7 @@ def test_an_approximation_asks_for_at_most_90_days_from_just_before_its_first_mi
 def test_no_candle_call_reaches_beyond_the_plan(plan: str, plan_calls: PlanCalls) -> None:
     """A range that begins beyond the plan's history is refused as a whole (error 10012)."""
     now = datetime(2026, 7, 1, 23, 30)
-    oldest = routes.reachable_from(PLANS[plan], now)
+    oldest = routes.reachable_from("ohlc_daily", PLANS[plan], now)
     wanted = [oldest + n * DAY for n in range((now.date() - oldest).days + 1)]
     calls = plan_calls(wanted, now, PLANS[plan])
     begin = min(call.start for call in calls if call.start)
@@ -263,7 +265,7 @@ def test_no_candle_call_reaches_beyond_the_plan(plan: str, plan_calls: PlanCalls
     ],
 )
 def test_a_plan_reaches_as_far_back_as_its_history(plan: str, first: date) -> None:
-    assert routes.reachable_from(PLANS[plan], NOW) == first
+    assert routes.reachable_from("market_caps", PLANS[plan], NOW) == first
 
 
 @settings(deadline=None, max_examples=30)
