@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -346,10 +346,12 @@ def sandbox(
         # However it was started: a shell may have told us to ignore them.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.default_int_handler)
-        click.echo(
-            f"The sandbox answers on {server.url} (seed {seed}, plan {plan}); Ctrl-C ends it."
-        )
-        server.serve_forever()
+        with suppress(KeyboardInterrupt):
+            click.echo(
+                f"The sandbox answers on {server.url} (seed {seed}, plan {plan}); Ctrl-C ends it."
+            )
+            server.serve_forever()
+        server.stop()
 
 
 def _settings(home: Path | None, over_budget: bool = False) -> "Settings":

@@ -65,6 +65,7 @@ _KNOWN_MARKET_FIELDS = frozenset({
     "ath_date", "atl", "atl_change_percentage", "atl_date", "roi", "last_updated",
 })
 # fmt: on
+_LARGEST_RANK = 1_000_000
 _EARLIEST_MS, _LATEST_MS = 1_230_768_000_000, 7_258_118_400_000  # 2009 to 2200
 
 
@@ -362,8 +363,8 @@ def _rank(value: Any, where: str) -> Any:
     if value is None:
         return pd.NA
     rank = payloads.number(value, where, positive=True)
-    if rank != int(rank):
-        raise ContractError(where, "a whole number", value)
+    if rank != int(rank) or rank > _LARGEST_RANK:
+        raise ContractError(where, f"a whole number up to {_LARGEST_RANK:,}", value)
     return int(rank)
 
 

@@ -17,7 +17,10 @@ import pytest
 from crypto_assets.cli import cli
 from crypto_assets_tests.operations.commands import call, command, free_port, spawn
 
-COMMANDS = ["backfill", "demo", "doctor", "refresh", "sandbox", "sql", "status", "up"]
+COMMANDS = [
+    *("backfill", "budget", "demo", "doctor", "plan", "rebuild", "refresh", "sandbox"),
+    *("sql", "status", "up"),
+]
 
 
 def test_the_commands_are_those_of_the_readme() -> None:
