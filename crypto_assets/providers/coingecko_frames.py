@@ -241,7 +241,7 @@ def _prices(body: Mapping[str, Any], coin_id: str) -> tuple[pd.Series[float], Re
     bad = np.isinf(values) | (values <= 0)
     where = f"{coin_id}.prices"
     refused = {
-        pd.Timestamp(stamp): ContractError(f"{where} at {stamp}", _POSITIVE, float(value)).problem
+        pd.Timestamp(stamp): ContractError(f"{where} at {stamp}", _POSITIVE, _shown(value)).problem
         for stamp, value in zip(prices.index[bad], values[bad], strict=True)
     }
     _refuse_if_all_are(refused, len(prices), where)
@@ -257,10 +257,14 @@ def _impossible_candles(frame: pd.DataFrame, coin_id: str) -> Refused:
     for expected, bad in ((_POSITIVE, not_prices), (_CANDLE, twisted & ~not_prices)):
         for at in np.flatnonzero(bad):
             stamp = pd.Timestamp(frame["close_time"].iloc[at])
-            got = prices[at].tolist()
+            got = [_shown(price) for price in prices[at]]
             refused[stamp] = ContractError(f"{coin_id}.ohlc at {stamp}", expected, got).problem
     _refuse_if_all_are(refused, len(frame), f"{coin_id}.ohlc")
     return refused
+
+
+def _shown(price: float) -> float | str:
+    return float(price) if np.isfinite(price) else "NaN or infinite"
 
 
 def _refuse_if_all_are(refused: Refused, rows: int, where: str) -> None:

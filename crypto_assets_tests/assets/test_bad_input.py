@@ -3,7 +3,7 @@
 Each test says what may be stored of them, and where what is not stored is told.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import pytest
 from crypto_assets.sandbox import Market
 from crypto_assets_tests.assets.test_faults import (
     ALWAYS,
+    CHART,
     CHARTS,
     FIRST,
     OHLC,
@@ -28,14 +29,27 @@ from crypto_assets_tests.assets.test_faults import (
 )
 from crypto_assets_tests.lab import NOON, Lab, open_lab
 
+# Whole platforms over many days: the second tier.
+pytestmark = pytest.mark.slow
+
 MARKETS = {"endpoint": "coins/markets"}
 
 
-def assert_true_candles(lab: Lab, table: str, coins: list[str], first: date, last: date) -> None:
+def assert_true_candles(
+    lab: Lab,
+    table: str,
+    coins: list[str],
+    first: date,
+    last: date,
+    without: Collection[tuple[str, datetime]] = (),
+) -> None:
+    """The candles are those of the market model, but for these, by coin and opening."""
     length, time = {"ohlc_daily": ("1D", "date"), "ohlc_hourly": ("1h", "open_time")}[table]
     for coin in coins:
         stored = lab.sql(f"FROM {table} WHERE coin_id = ? ORDER BY {time}", coin)
         truth = lab.market.candles(coin, length, first, last + timedelta(days=1))
+        left_out = [opening for of, opening in without if of == coin]
+        truth = truth[~truth["open_time"].isin(left_out)]
         assert list(stored[time]) == list(truth["open_time"]), coin
         np.testing.assert_allclose(stored[OHLC], truth[OHLC], rtol=1e-9)
 
@@ -108,22 +122,28 @@ def test_unknown_caps_volumes_and_ranks_cost_no_price(tmp_path: Path, market: Ma
         assert lab.sql("FROM gaps").empty
 
 
+# One price or candle, that of the middle of an answer, is impossible.
+IMPOSSIBLE = "should be finite and greater than 0, not "
 HISTORY_VALUES: dict[str, tuple[dict[str, Any], str, str]] = {
-    "NaN": ({"value": "nan"}, "should be a finite number, not nan", "market_caps"),
-    "infinity": ({"value": "infinity"}, "should be a finite number, not inf", "market_caps"),
-    "1e400": ({"value": "1e400"}, "should be a finite number, not inf", "market_caps"),
-    "zero": ({"value": "zero"}, "should be greater than 0, not 0", "market_caps"),
-    "negative": ({"value": "negative"}, "should be greater than 0, not -1.5", "market_caps"),
+    "NaN": ({"value": "nan"}, f"{IMPOSSIBLE}'NaN or infinite'", "market_caps"),
+    "infinity": ({"value": "infinity"}, f"{IMPOSSIBLE}'NaN or infinite'", "market_caps"),
+    "1e400": ({"value": "1e400"}, f"{IMPOSSIBLE}'NaN or infinite'", "market_caps"),
+    "zero": ({"value": "zero"}, f"{IMPOSSIBLE}0.0", "market_caps"),
+    "negative": ({"value": "negative"}, f"{IMPOSSIBLE}-1.5", "market_caps"),
     "text": ({"value": "string"}, "should be a number, not '12.5'", "market_caps"),
     "a cap of text": (
         {"value": "string", "field": "market_caps"},
         "should be a number, not '12.5'",
         "market_caps",
     ),
-    "a zero in a candle": ({"value": "zero"}, "should be greater than 0, not 0", "ohlc_daily"),
-    "NaN in a candle": ({"value": "nan"}, "should be a finite number, not nan", "ohlc_daily"),
-    "a null in a candle": ({"value": "null"}, "should be greater than 0", "ohlc_daily"),
+    "a zero in a candle": ({"value": "zero"}, f"{IMPOSSIBLE}[", "ohlc_daily"),
+    "NaN in a candle": ({"value": "nan"}, f"{IMPOSSIBLE}[", "ohlc_daily"),
+    "a null in a candle": ({"value": "null"}, f"{IMPOSSIBLE}[", "ohlc_daily"),
 }
+# What is of another type breaks the contract of the whole answer.
+OF_ANOTHER_TYPE = {"text", "a cap of text"}
+# The day of the value in the middle of the answer, by table.
+MIDDLE = {"market_caps": FIRST, "ohlc_daily": FIRST + timedelta(days=3)}
 
 
 @pytest.fixture(scope="module")
@@ -145,46 +165,96 @@ def _misled(market: Market) -> dict[str, tuple[dict[str, Any], str, str]]:
 
 
 @pytest.mark.parametrize("kind", HISTORY_VALUES)
-def test_an_impossible_value_of_a_history_is_refused_with_its_field(misled: Lab, kind: str) -> None:
+def test_an_impossible_value_of_a_history_costs_its_day_and_is_told_with_its_field(
+    misled: Lab, kind: str
+) -> None:
     _, reason, table = HISTORY_VALUES[kind]
     coin = list(_misled(misled.market))[list(HISTORY_VALUES).index(kind)]
-    _, _, state, told = gap_of(misled, table, coin)
+    first, last, state, told = gap_of(misled, table, coin)
+    day = MIDDLE[table]
+    assert (first, last) == ((FIRST, YESTERDAY) if kind in OF_ANOTHER_TYPE else (day, day))
     assert state == "missing"
     assert reason in sentence(told)
     assert told.startswith(f"{coin}.")
+    if kind == "NaN in a candle":
+        assert told.endswith(", 'NaN or infinite']")
+    if table == "ohlc_daily":
+        assert f"{coin}.ohlc at {day + timedelta(days=1)} " in told
 
 
-def test_coins_beside_impossible_values_are_stored_whole(misled: Lab) -> None:
-    hit = {
-        table: {coin for coin, (_, _, of) in _misled(misled.market).items() if of == table}
-        for table in ("market_caps", "ohlc_daily")
-    }
+def test_coins_beside_impossible_values_are_stored_whole_and_those_struck_but_for_a_day(
+    misled: Lab,
+) -> None:
     coins = set(largest(misled.market, 30))
-    assert_true_closes(misled, sorted(coins - hit["market_caps"]), FIRST, YESTERDAY)
-    assert_true_candles(misled, "ohlc_daily", sorted(coins - hit["ohlc_daily"]), FIRST, YESTERDAY)
-    assert set(misled.sql("FROM ohlc_daily")["coin_id"]) == coins - hit["ohlc_daily"]
+    struck: dict[str, list[str]] = {"market_caps": [], "ohlc_daily": []}
+    refused = []
+    for kind, coin in zip(HISTORY_VALUES, _misled(misled.market), strict=True):
+        if kind in OF_ANOTHER_TYPE:
+            refused.append(coin)
+        else:
+            struck[HISTORY_VALUES[kind][2]].append(coin)
+    assert (len(struck["market_caps"]), len(struck["ohlc_daily"]), len(refused)) == (5, 3, 2)
+    of_caps = [(coin, MIDDLE["market_caps"]) for coin in struck["market_caps"]]
+    assert_true_closes(misled, sorted(coins - set(refused)), FIRST, YESTERDAY, of_caps)
+    opening = datetime.combine(MIDDLE["ohlc_daily"], datetime.min.time())
+    of_candles = [(coin, opening) for coin in struck["ohlc_daily"]]
+    assert_true_candles(misled, "ohlc_daily", sorted(coins), FIRST, YESTERDAY, of_candles)
+    for table, day in MIDDLE.items():
+        missing = misled.sql(
+            "SELECT missing FROM coverage WHERE table_name = ? AND date = ?", table, day
+        )["missing"][0]
+        assert set(missing) == {*struck[table], *(refused if table == "market_caps" else ())}
 
 
 @pytest.mark.parametrize(
-    ("table", "rule"),
+    ("table", "rule", "is_alone"),
     [
-        ("ohlc_daily", {"kind": "bad_price", "field": "high", "value": 1e-9}),
-        ("ohlc_hourly", {"kind": "bad_price", "field": "low", "value": 1e9}),
-        ("ohlc_daily", {"kind": "off_grid", "seconds": 7}),
-        ("ohlc_hourly", {"kind": "off_grid", "seconds": 7}),
+        # Of one day there is one candle: none of the answer is possible.
+        ("ohlc_daily", {"kind": "bad_price", "field": "high", "value": 1e-9}, False),
+        ("ohlc_hourly", {"kind": "bad_price", "field": "low", "value": 1e9}, True),
+        ("ohlc_hourly", {"kind": "bad_price", "field": "open", "value": "null"}, True),
+        ("ohlc_daily", {"kind": "off_grid", "seconds": 7}, False),
+        ("ohlc_hourly", {"kind": "off_grid", "seconds": 7}, False),
     ],
 )
-def test_a_candle_that_cannot_be_costs_its_coin_and_not_the_other_24(
-    tmp_path: Path, market: Market, table: str, rule: dict[str, Any]
+def test_a_candle_that_cannot_be_costs_its_coin_a_day_at_most_and_not_the_other_24(
+    tmp_path: Path, market: Market, table: str, rule: dict[str, Any], is_alone: bool
 ) -> None:
     with open_lab(tmp_path, market, universe={"tracked": 25}) as lab:
         lab.server.faults.add({**rule, "match": {"coin_id": "litecoin"}})
         report = lab.run([table], YESTERDAY)
-        others = [coin for coin in largest(market, 25) if coin != "litecoin"]
+        coins = largest(market, 25)
+        others = [coin for coin in coins if coin != "litecoin"]
         assert report.failures == {}
         assert_true_candles(lab, table, others, YESTERDAY, YESTERDAY)
-        assert lab.sql(f"FROM {table} WHERE coin_id = 'litecoin'").empty
-        assert "litecoin" in sentence(gap_of(lab, table, "litecoin")[3])
+        stored = lab.sql(f"FROM {table} WHERE coin_id = 'litecoin'")
+        first, last, state, reason = gap_of(lab, table, "litecoin")
+        assert (first, last, state) == (YESTERDAY, YESTERDAY, "missing")
+        if is_alone:
+            # 24 candles came: the middle one closes at 13:00, and is left out alone.
+            bad = datetime(2026, 3, 9, 12)
+            told = sentence(reason).partition(" should be ")[0]
+            closes = pd.Timestamp(told.removeprefix("litecoin.ohlc at "))
+            assert closes - timedelta(hours=1) in (bad, bad - timedelta(hours=1))
+            left_out = [("litecoin", closes - timedelta(hours=1))]
+            assert len(stored) == 23
+            assert_true_candles(lab, table, ["litecoin"], YESTERDAY, YESTERDAY, left_out)
+        else:
+            assert stored.empty
+            assert "litecoin.ohlc " in sentence(reason)
+        covered = lab.sql("FROM coverage WHERE table_name = ? AND date = ?", table, YESTERDAY)
+        assert list(covered["missing"][0]) == ["litecoin"]
+        assert not covered["is_final"][0]
+        # The next run asks for it again, and for no other coin.
+        lab.server.reset()
+        assert lab.at(NOON + timedelta(minutes=10)).run([table], YESTERDAY).succeeded
+        # The universe of a home without closes, and the one coin.
+        assert lab.server.stats()["calls"] == {
+            "coingecko/coins/markets": {"200": 1},
+            "coingecko/coins/{id}/ohlc/range": {"200": 1},
+        }
+        assert_true_candles(lab, table, coins, YESTERDAY, YESTERDAY)
+        assert lab.sql("FROM gaps").empty
 
 
 def test_one_bad_day_in_a_year_leaves_only_that_day_out_and_visibly_so(
@@ -224,7 +294,18 @@ def test_one_impossible_price_in_a_year_costs_no_other_price(
         stored = lab.sql("SELECT date FROM market_caps WHERE coin_id = 'ethereum' ORDER BY date")
         truth = market.daily("ethereum", first, YESTERDAY)["date"]
         assert list(stored["date"]) == [day for day in truth if day.date() != bad]
-        assert gap_of(lab, "market_caps", "ethereum")[:2] == (bad, bad)
+        assert gap_of(lab, "market_caps", "ethereum") == (
+            bad,
+            bad,
+            "missing",
+            f"ethereum.prices at {bad + timedelta(days=1)} 00:00:00 should be finite and greater "
+            "than 0, not 0.0",
+        )
+        lab.server.reset()
+        lab.at(NOON + timedelta(hours=1)).run(["market_caps"], first, YESTERDAY)
+        assert lab.server.stats()["calls"] == {CHART: {"200": 1}}
+        assert_true_closes(lab, largest(market, 3), first, YESTERDAY)
+        assert lab.sql("FROM gaps").empty
 
 
 # 7: fields

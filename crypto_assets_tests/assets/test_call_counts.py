@@ -3,6 +3,7 @@
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from crypto_assets.sandbox import Market
@@ -35,6 +36,37 @@ def test_the_tick_at_midnight_closes_a_day_with_one_call(
         assert closed["series_stored"][0] == tracked
         lab.at(datetime(2026, 3, 11, 12, 0)).run(CAPS_AND_RANKS, TODAY, TOMORROW)
         assert 1 <= calls(lab) <= 2
+
+
+def test_a_snapshot_of_seconds_before_midnight_does_not_stand_in_for_the_tick_after_it(
+    tmp_path: Path, market: Market
+) -> None:
+    with open_lab(tmp_path, market, universe={"tracked": 100, "always": []}) as lab:
+        lab.at(datetime(2026, 3, 10, 23, 59, 48))
+        assert lab.run(CAPS_AND_RANKS, TODAY).succeeded
+        assert calls(lab) == 1
+        lab.at(datetime(2026, 3, 11, 0, 0, 8))
+        assert lab.run(CAPS_AND_RANKS, TODAY, TOMORROW).succeeded
+        assert calls(lab) == 1
+        closed = lab.sql("FROM market_caps WHERE date = ? ORDER BY coin_id", TODAY)
+        assert len(closed) == 100
+        assert closed["is_final"].all()
+        assert set(closed["observed_at"]) == {pd.Timestamp(lab.now)}
+        for row in closed.head(10).itertuples():
+            assert row.price_usd == market.price(row.coin_id, lab.now)
+        covered = lab.sql(
+            "SELECT date, is_final, series_stored FROM coverage "
+            "WHERE table_name = 'market_caps' AND date >= ? ORDER BY date",
+            TODAY,
+        )
+        assert [tuple(day) for day in covered.to_numpy()] == [
+            (pd.Timestamp(TODAY), True, 100),
+            (pd.Timestamp(TOMORROW), False, 100),
+        ]
+        # Some seconds later there is nothing new to ask for.
+        lab.at(datetime(2026, 3, 11, 0, 0, 20))
+        assert lab.run(CAPS_AND_RANKS, TODAY, TOMORROW).succeeded
+        assert calls(lab) == 0
 
 
 def test_final_days_cost_nothing_the_second_time(tmp_path: Path, market: Market) -> None:

@@ -110,17 +110,28 @@ def test_the_oldest_day_a_free_plan_reaches_is_asked_for_within_its_limits(
     ) as lab:
         days = (oldest - timedelta(days=2), oldest + timedelta(days=3))
         # A candle needs its whole day within the limit, a close only the day's end.
-        for table, reached in (("ohlc_daily", 3), ("market_caps", 4)):
+        for table, reached in (
+            ("ohlc_daily", oldest + timedelta(days=1)),
+            ("market_caps", oldest),
+        ):
             assert lab.run([table], *days).succeeded
             stored = lab.sql(f"SELECT date FROM {table} WHERE coin_id = 'bitcoin' ORDER BY date")
-            assert stored["date"].iloc[-1].date() == days[1]
-            assert len(stored) == reached
-            reasons = lab.sql(
-                "SELECT DISTINCT reason FROM gaps WHERE table_name = ? AND first_day < ?",
+            assert [day.date() for day in stored["date"]] == [
+                reached + timedelta(days=n) for n in range((days[1] - reached).days + 1)
+            ]
+            told = lab.sql(
+                "SELECT first_day, last_day, reason FROM gaps "
+                "WHERE table_name = ? AND series = 'bitcoin' AND first_day < ?",
                 table,
-                oldest,
+                reached,
             )
-            assert list(reasons["reason"]) == ["older than the 365 days of the plan 'demo'"]
+            assert [tuple(gap) for gap in told.to_numpy()] == [
+                (
+                    pd.Timestamp(days[0]),
+                    pd.Timestamp(reached) - pd.Timedelta(days=1),
+                    "older than the 365 days of the plan 'demo'",
+                )
+            ]
 
 
 def test_a_free_plan_fetches_hours_for_the_headline_coins_and_keeps_true_ones(

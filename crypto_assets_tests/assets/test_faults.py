@@ -3,7 +3,7 @@
 What is wrong with the values is in test_bad_input.py, what comes late in test_healing.py.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
 from datetime import date, datetime, timedelta, timezone
 from email.utils import format_datetime
@@ -25,6 +25,9 @@ from crypto_assets.sandbox import Market
 from crypto_assets.tables import TABLES
 from crypto_assets_tests.lab import NOON, Lab, open_lab
 from crypto_assets_tests.providers.conftest import Clock
+
+# Whole platforms over many days: the second tier.
+pytestmark = pytest.mark.slow
 
 TODAY = NOON.date()
 YESTERDAY = TODAY - timedelta(days=1)
@@ -66,8 +69,17 @@ def assert_same(one: dict[str, pd.DataFrame], other: dict[str, pd.DataFrame]) ->
         pd.testing.assert_frame_equal(rows, other[table], check_exact=True)
 
 
-def assert_true_closes(lab: Lab, coins: list[str], first: date, last: date) -> None:
-    """The closes are those of the market model: of these coins, all of them, and no others."""
+def assert_true_closes(
+    lab: Lab,
+    coins: list[str],
+    first: date,
+    last: date,
+    without: Collection[tuple[str, date]] = (),
+) -> None:
+    """The closes are those of the market model: of these coins, all of them, and no others.
+
+    But for those `without`, by coin and day.
+    """
     columns = ["date", "coin_id", "price_usd", "market_cap_usd", "volume_24h_usd"]
     stored = lab.sql(f"SELECT {', '.join(columns)} FROM market_caps ORDER BY date, coin_id")
     frames = [lab.market.daily(coin, first, last).assign(coin_id=coin) for coin in coins]
@@ -77,6 +89,12 @@ def assert_true_closes(lab: Lab, coins: list[str], first: date, last: date) -> N
     hours = (truth["date"] + pd.Timedelta(days=1) - pd.Timestamp(0)) // pd.Timedelta(hours=1)
     truth.loc[ragged & (hours % 29 == 0), "market_cap_usd"] = np.nan
     truth.loc[ragged & (hours % 31 == 0), "volume_24h_usd"] = np.nan
+    is_left_out = [
+        (coin, day.date()) in without
+        for coin, day in zip(truth["coin_id"], truth["date"], strict=True)
+    ]
+    assert sum(is_left_out) == len(without)
+    truth = truth[~np.array(is_left_out)].reset_index(drop=True)
     stored["date"] = stored["date"].astype(truth["date"].dtype)
     pd.testing.assert_frame_equal(stored, truth, check_exact=False, rtol=1e-9)
 
@@ -262,7 +280,7 @@ def test_coins_beside_broken_answers_are_stored_whole(afflicted: Lab) -> None:
     assert set(first) == set(_struck(afflicted.market)) - {unknown}
 
 
-def test_one_bad_body_among_250_costs_its_coins_retry_and_not_the_other_249(
+def test_one_bad_body_and_one_bad_value_among_250_cost_a_retry_and_a_day(
     tmp_path: Path, market: Market, time_flies: Clock
 ) -> None:
     with open_lab(tmp_path, market, universe={"tracked": 250}, fetch=PATIENT) as lab:
@@ -276,7 +294,14 @@ def test_one_bad_body_among_250_costs_its_coins_retry_and_not_the_other_249(
             "coingecko/coins/markets": {"200": 1},
             CHART: {"200": 251},
         }
-        assert_true_closes(lab, [c for c in coins if c != refused], FIRST, YESTERDAY)
+        assert_true_closes(lab, coins, FIRST, YESTERDAY, [(refused, FIRST)])
+        told = lab.sql("SELECT series, first_day, last_day, state, reason FROM gaps")
+        close = FIRST + timedelta(days=1)
+        reason = (
+            f"{refused}.prices at {close} 00:00:00 should be finite and greater than 0, not inf"
+        )
+        day = pd.Timestamp(FIRST)
+        assert [tuple(gap) for gap in told.to_numpy()] == [(refused, day, day, "missing", reason)]
         lab.server.reset()
         assert lab.run(["market_caps"], FIRST, YESTERDAY).succeeded
         assert lab.server.stats()["calls"] == {CHART: {"200": 1}}

@@ -13,6 +13,7 @@ from crypto_assets.providers.errors import (
     PermanentError,
     ProviderError,
     TransientError,
+    UnsendableError,
 )
 
 # Longer than any machine takes; only a test that fails waits for it.
@@ -76,7 +77,7 @@ def test_no_more_than_one_slice_is_fetched_ahead() -> None:
     for n in range(4):
         assert next(outcomes).answered == {n: n}
         assert taken == list(range(n + 2))
-    outcomes.close()  # type: ignore[attr-defined]
+    outcomes.close()
 
 
 def test_one_that_fails_is_kept_aside_and_the_others_come() -> None:
@@ -87,13 +88,15 @@ def test_one_that_fails_is_kept_aside_and_the_others_come() -> None:
             raise unknown()
         if name == "odd":
             raise ContractError("chart", "a list", {})
+        if name == "..":
+            raise UnsendableError("id='..' cannot be part of a URL")
         return name.upper()
 
-    first, second = fetch_slices([["a", "bad", "b"], ["gone", "odd", "c"]], fetch, 2)
+    first, second = fetch_slices([["a", "bad", "b"], ["gone", "odd", "..", "c"]], fetch, 2)
     assert first.answered == {"a": "A", "b": "B"}
     assert {name: error.problem for name, error in first.failed.items()} == {"bad": "too slow"}
     assert second.answered == {"c": "C"}
-    assert set(second.failed) == {"gone", "odd"}
+    assert set(second.failed) == {"gone", "odd", ".."}
 
 
 @pytest.mark.parametrize("status", [None, 401, 403])
@@ -222,8 +225,44 @@ def test_one_collection_is_one_outcome() -> None:
 def test_leaving_early_leaves_no_thread_behind() -> None:
     outcomes = fetch_slices([["a"], ["b"], ["c"]], lambda name: name, 2)
     next(outcomes)
-    outcomes.close()  # type: ignore[attr-defined]
+    outcomes.close()
     for thread in threading.enumerate():
         if thread.name.startswith("fetch"):
             thread.join(PATIENCE)
             assert not thread.is_alive()
+
+
+def test_unsendable_requests_alone_are_no_outage_however_many() -> None:
+    def fetch(name: int) -> int:
+        raise UnsendableError(f"{name} cannot be part of a URL")
+
+    (outcome,) = fetch_slices([list(range(20))], fetch, 2)
+    assert set(outcome.failed) == set(range(20))
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_leaving_early_cancels_what_was_not_sent_yet(threads: int) -> None:
+    asked: list[int] = []
+
+    def fetch(name: int) -> int:
+        asked.append(name)
+        NETWORK.wait(LATENCY)
+        return name
+
+    outcomes = fetch_slices([[0], list(range(1, 500)), [500]], fetch, threads)
+    assert next(outcomes).answered == {0: 0}
+    outcomes.close()
+    # Only what was on its way already came back; once closed, nobody asks any more.
+    at_close = len(asked)
+    assert at_close < 100
+    NETWORK.wait(5 * LATENCY)
+    assert len(asked) == at_close
+
+
+def test_nobody_has_to_listen_to_the_progress() -> None:
+    slices = [[1, 2], [3]]
+    heard: list[int] = []
+    loud = list(fetch_slices(slices, lambda name: name, 2, heard.append))
+    silent = list(fetch_slices(slices, lambda name: name, 2, None))
+    assert [outcome.answered for outcome in silent] == [outcome.answered for outcome in loud]
+    assert heard == [1, 2, 3]

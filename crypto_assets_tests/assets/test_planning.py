@@ -13,6 +13,9 @@ from crypto_assets.providers.plans import PLANS
 from crypto_assets.sandbox import Market
 from crypto_assets_tests.lab import NOON, Lab, open_lab
 
+# Whole platforms over many days: the second tier.
+pytestmark = pytest.mark.slow
+
 TODAY = NOON.date()
 YESTERDAY = TODAY - timedelta(days=1)
 DAY = timedelta(days=1)

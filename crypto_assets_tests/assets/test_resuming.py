@@ -1,5 +1,6 @@
 """What was answered once is not asked again, and what was answered badly is."""
 
+import time
 from contextlib import closing
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -9,10 +10,13 @@ import pandas as pd
 import pytest
 
 from crypto_assets.assets.platform import Platform
+from crypto_assets.operations.forecasting import forecast
+from crypto_assets.providers.raw import RawStore
 from crypto_assets.sandbox import Market
 from crypto_assets.tables import MARKET_CAPS
 from crypto_assets.warehouse.errors import ContractViolationError
-from crypto_assets.warehouse.writer import Batch, Write
+from crypto_assets.warehouse.warehouse import Warehouse
+from crypto_assets.warehouse.writer import Batch, Write, WriteReport
 from crypto_assets_tests.lab import NOON, Lab, open_lab
 
 TODAY = NOON.date()
@@ -121,6 +125,93 @@ def test_an_interrupted_fill_goes_on_where_it_stopped(
         assert len(whole) == 12 * 10
         row = whole[(whole["coin_id"] == "bitcoin") & (whole["date"] == pd.Timestamp(YESTERDAY))]
         assert row["price_usd"].item() == market.price("bitcoin", datetime(2026, 3, 10))
+
+
+def test_a_first_fill_that_is_interrupted_knows_its_whole_universe(
+    tmp_path: Path, market: Market, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crypto_assets.assets.histories.SLICE_ROWS", 30)
+    universe = {"tracked": 12, "always": []}
+    with open_lab(tmp_path, market, universe=universe, fetch={"threads": 1}) as lab:
+        first = TODAY - 10 * DAY
+        chart = {"endpoint": "coins/{id}/market_chart"}
+        lab.server.faults.add({"kind": "status", "code": 401, "after": 7, "match": chart})
+        # Of no day it is known yet which coins it tracks, and the first slice has only three.
+        assert not lab.run(["market_caps"], first, YESTERDAY).succeeded
+        stored = set(lab.sql("SELECT DISTINCT coin_id FROM market_caps")["coin_id"])
+        assert len(stored) in (3, 6)
+        told = lab.sql("FROM gaps WHERE table_name = 'market_caps' ORDER BY series")
+        assert list(told["series"]) == sorted(
+            set(market.snapshot(NOON)["coin_id"].head(12)) - stored
+        )
+        assert set(told["first_day"]) == {pd.Timestamp(first)}
+        assert set(told["last_day"]) == {pd.Timestamp(YESTERDAY)}
+        assert set(told["state"]) == {"missing"}
+        assert set(told["reason"]) == {"not fetched yet"}
+        assert set(told["checked_at"]) == {pd.Timestamp("1970-01-01")}
+        for day in lab.sql("FROM coverage WHERE table_name = 'market_caps'").itertuples():
+            assert not day.is_final
+            assert set(day.missing) == set(told["series"])
+        # Hours later nothing that was answered is asked for, and nobody is forgotten.
+        lab.server.reset()
+        lab.at(NOON + timedelta(hours=3))
+        assert lab.run(["market_caps"], first, YESTERDAY).succeeded
+        assert asked(lab) == {"coins/{id}/market_chart": 12 - 7}
+        assert len(lab.sql("FROM market_caps WHERE is_final")) == 12 * 10
+        assert lab.sql("FROM gaps").empty
+
+
+def test_a_write_that_fails_ends_the_calls(
+    tmp_path: Path, market: Market, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crypto_assets.assets.histories.SLICE_ROWS", 120)
+    universe = {"tracked": 72, "always": []}
+    with open_lab(tmp_path, market, universe=universe, fetch={"threads": 1}) as lab:
+        lab.run(["market_caps"], TODAY)
+        asked(lab)
+        lab.server.faults.add({"kind": "slow_drip", "seconds": 0.05})
+        at_failure: list[int] = []
+        write = Warehouse.write
+
+        def full(warehouse: Warehouse, batch: Batch, to: Write) -> WriteReport:
+            if len(batch.rows):
+                at_failure.append(lab.server.stats()["total"])
+                raise OSError(28, "No space left on device")
+            return write(warehouse, batch, to)
+
+        monkeypatch.setattr(Warehouse, "write", full)
+        report = lab.run(["market_caps"], TODAY - 10 * DAY, YESTERDAY)
+        assert "No space left" in report.failures["market_caps"]
+        assert len(at_failure) == 1
+        # What was on its way came back; of the slices of twelve coins that waited nothing was sent.
+        ended = lab.server.stats()["total"]
+        assert ended <= at_failure[0] + 2
+        time.sleep(0.3)
+        assert lab.server.stats()["total"] == ended < 2 * 12 + 2
+
+
+def test_the_raw_store_is_pruned_by_a_run_that_received_answers_and_not_by_looking(
+    tmp_path: Path, market: Market
+) -> None:
+    keep = {"keep_days": 1}
+    with open_lab(tmp_path, market, raw=keep, universe={"tracked": 3, "always": []}) as lab:
+
+        def responses() -> int:
+            with closing(RawStore(lab.home / "raw" / "responses.sqlite")) as raw:
+                return raw.count()
+
+        assert lab.run(["market_caps"], TODAY - 5 * DAY, YESTERDAY).succeeded
+        assert responses() == 4
+        lab.at(NOON + 3 * DAY)
+        # Neither a run that asks for nothing nor a look ahead takes anything away.
+        forecast(lab.settings, ["market_caps"], (TODAY - 5 * DAY, YESTERDAY))
+        assert responses() == 4
+        lab.run(["market_caps"], TODAY - 5 * DAY, YESTERDAY)
+        assert asked(lab) == {"coins/markets": 1, "coins/{id}/market_chart": 3}
+        assert responses() == 4
+        lab.run(["coin_list"], TODAY + 3 * DAY)
+        assert asked(lab) == {"coins/list": 1}
+        assert responses() == 1
 
 
 @pytest.mark.parametrize("table", HISTORIES)

@@ -242,6 +242,7 @@ def play(lab: Lab, day: date) -> int:
     [("analyst", RARE), ("demo", RARE), ("basic", NEVER_AT_MIDNIGHT)],
     ids=["analyst", "demo", "basic without a snapshot at midnight"],
 )
+@pytest.mark.slow
 def test_a_steady_day_costs_what_the_budget_says_and_hardly_less(
     tmp_path: Path, market: Market, plan: str, schedules: dict[str, str]
 ) -> None:

@@ -142,6 +142,48 @@ def test_a_report_of_a_refused_run_is_no_success(tmp_path: Path, market: Market)
         assert any("CoinGecko credits" in reason for reason in report.failures.values())
 
 
+def test_only_the_steps_that_would_ask_coingecko_fail_and_are_not_tried_again(
+    tmp_path: Path, market: Market
+) -> None:
+    with metered(tmp_path, market, credits=5) as lab:
+        tables = ["market_caps", "fear_greed"]
+        result = start_job(lab, "everything", YESTERDAY - 5 * DAY, YESTERDAY, *tables)
+        assert not result.success
+        assert lab.server.stats()["calls"] == {"alternative_me/fng": {"200": 1}}
+        events = [event for event in result.all_events if event.step_key]
+        failed = [event.step_key for event in events if event.is_step_failure]
+        assert failed == ["market_caps"]
+        kinds = {event.event_type for event in events}
+        assert dg.DagsterEventType.STEP_UP_FOR_RETRY not in kinds
+        assert dg.DagsterEventType.STEP_RESTARTED not in kinds
+        # The resources came up: a failure there would be taken for a dead worker.
+        assert not [event for event in result.all_events if event.is_resource_init_failure]
+        assert len(lab.sql("FROM fear_greed")) == 6
+        error = next(e for e in events if e.is_step_failure).step_failure_data
+        assert error.user_failure_data is not None
+        assert "needs 6 CoinGecko credits" in error.user_failure_data.description
+
+
+def test_the_list_of_coins_alone_is_guarded_too(tmp_path: Path, market: Market) -> None:
+    with metered(tmp_path, market, credits=1) as lab:
+        assert lab.run(["coin_list"], TODAY).succeeded
+        calls = lab.server.stats()["total"]
+        assert calls == 1
+        report = lab.at(NOON + timedelta(hours=1)).run(["coin_list"], TODAY)
+        assert not report.succeeded
+        assert set(report.failures) == {"coin_list"}
+        told = report.failures["coin_list"]
+        assert "needs 1 CoinGecko credits and the month has 0 of 1 left" in told
+        assert lab.server.stats()["total"] == calls
+
+
+def test_weighing_a_run_founds_no_warehouse(tmp_path: Path, market: Market) -> None:
+    with metered(tmp_path, market, credits=5) as lab:
+        with pytest.raises(OperationError):
+            refuse_beyond_budget(lab.settings, CAPS, (YESTERDAY - 5 * DAY, YESTERDAY))
+        assert not list(lab.home.glob("warehouse*"))
+
+
 def test_a_setting_lets_a_run_start_all_the_same(tmp_path: Path, market: Market) -> None:
     with metered(tmp_path, market, credits=5, may_exceed_credits=True) as lab:
         refuse_beyond_budget(lab.settings, CAPS, (YESTERDAY - 5 * DAY, YESTERDAY))

@@ -1,6 +1,9 @@
 """The warehouse made again from the raw store: the same in every value, without one call."""
 
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import date, datetime, timedelta
@@ -18,8 +21,13 @@ from crypto_assets.operations.errors import OperationError
 from crypto_assets.operations.rebuilding import RebuildReport, rebuild
 from crypto_assets.providers.raw import Delivery, RawStore
 from crypto_assets.sandbox import Market
+from crypto_assets.settings import validated
 from crypto_assets.tables import TABLES
+from crypto_assets.warehouse.publishing import is_behind
 from crypto_assets_tests.lab import Lab, open_lab
+
+# Whole platforms over many days: the second tier.
+pytestmark = pytest.mark.slow
 
 DAY = timedelta(days=1)
 FREE = {"plan": "demo", "api_key": "CG-sandbox-test", "calls_per_minute": 100_000}
@@ -195,6 +203,149 @@ def test_a_pruned_raw_store_is_refused_with_nothing_changed_unless_the_loss_is_a
     assert (kept["price_usd_x"] == kept["price_usd_y"]).all()
     with duckdb.connect(str(report.kept_as), read_only=True) as connection:
         assert_same(before, dump(connection))
+
+
+# Kills itself before or after the swap of the files; the settings come as JSON.
+KILLED = """
+import json, os, pathlib, signal, sys
+import dagster as dg
+from crypto_assets.operations.rebuilding import rebuild
+from crypto_assets.settings import validated
+
+swap = pathlib.Path.replace
+def killed(self, target):
+    if sys.argv[1] == "after":
+        swap(self, target)
+    os.kill(os.getpid(), signal.SIGKILL)
+pathlib.Path.replace = killed
+with dg.DagsterInstance.ephemeral() as instance:
+    rebuild(validated(json.load(sys.stdin)), instance, lambda *_: None)
+"""
+
+
+def rebuild_and_kill(lab: Lab, at: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, at],
+        input=lab.settings.model_dump_json(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+def test_killed_between_link_and_swap_the_old_warehouse_stays_and_is_used_on(
+    old: tuple[Lab, dict[str, pd.DataFrame]],
+) -> None:
+    lab, before = old
+    warehouse, kept = lab.home / "warehouse.duckdb", lab.home / "warehouse.before-rebuild.duckdb"
+    rebuild_and_kill(lab, "before")
+    assert (lab.home / "warehouse.rebuilt.duckdb").exists()
+    assert kept.samefile(warehouse)
+    assert_same(before, stored(lab))
+    with connect(lab.home) as published:
+        assert_same(before, dump(published))
+    # It is worked with as ever, and the next rebuild ends what this one began.
+    lab.at(moment("03-11T01:00"))
+    assert lab.fill(["ohlc_daily"], day("03-10")).succeeded
+    went_on = stored(lab)
+    assert len(went_on["ohlc_daily"]) > len(before["ohlc_daily"])
+    calls = lab.server.stats()["total"]
+    assert again(lab).skipped == []
+    assert lab.server.stats()["total"] == calls
+    assert not kept.samefile(warehouse)
+    assert not (lab.home / "warehouse.rebuilt.duckdb").exists()
+    assert_same(went_on, stored(lab))
+    with duckdb.connect(str(kept), read_only=True) as connection:
+        assert_same(went_on, dump(connection))
+
+
+def test_killed_right_after_the_swap_the_new_warehouse_has_the_derived_rows_already(
+    old: tuple[Lab, dict[str, pd.DataFrame]],
+) -> None:
+    lab, before = old
+    inode = (lab.home / "warehouse.duckdb").stat().st_ino
+    rebuild_and_kill(lab, "after")
+    assert (lab.home / "warehouse.before-rebuild.duckdb").stat().st_ino == inode
+    assert (lab.home / "warehouse.duckdb").stat().st_ino != inode
+    for name, table in TABLES.items():
+        assert len(before[name]) or not table.derived
+    assert_same(before, stored(lab))
+    with connect(lab.home) as published:
+        assert_same(before, dump(published))
+
+
+def test_a_damaged_old_warehouse_is_told_in_one_sentence_with_nothing_changed(
+    old: tuple[Lab, dict[str, pd.DataFrame]],
+) -> None:
+    lab, before = old
+    warehouse = lab.home / "warehouse.duckdb"
+    warehouse.write_bytes(b"no database" * 1_000)
+    for accept_loss in (False, True):
+        with pytest.raises(OperationError) as told:
+            again(lab, accept_loss=accept_loss)
+        sentence = str(told.value)
+        assert str(warehouse) in sentence
+        assert "damaged, move it away and rebuild again; nothing was changed" in sentence
+        assert len(sentence.splitlines()) == 1
+        assert warehouse.read_bytes() == b"no database" * 1_000
+        assert not (lab.home / "warehouse.before-rebuild.duckdb").exists()
+        with connect(lab.home) as published:
+            assert_same(before, dump(published))
+    # What it says to do helps.
+    warehouse.rename(lab.home / "elsewhere.duckdb")
+    again(lab)
+    assert_same(before, stored(lab))
+
+
+def test_restatements_that_would_be_lost_are_told_and_kept_unless_the_loss_is_accepted(
+    old: tuple[Lab, dict[str, pd.DataFrame]],
+) -> None:
+    lab, before = old
+    with lab.warehouse.session("one that no response tells of") as connection:
+        connection.execute(
+            "INSERT INTO restatements BY NAME "
+            "SELECT * REPLACE ('0.5' AS new_value) FROM restatements LIMIT 1"
+        )
+    with pytest.raises(OperationError, match="can't bring back 1 restatements: nothing was"):
+        again(lab)
+    assert len(stored(lab)["restatements"]) == len(before["restatements"]) + 1
+    again(lab, accept_loss=True)
+    assert_same(before, stored(lab))
+
+
+def test_tables_without_any_close_are_published_too(tmp_path: Path, market: Market) -> None:
+    with few_coins(tmp_path / "home", market) as lab:
+        lab.at(moment("03-10T12:20"))
+        assert lab.run(["fear_greed", "coin_list"], day("03-05"), day("03-09")).succeeded
+        before = stored(lab)
+        assert before["market_caps"].empty
+        looks = (lab.home / "crypto.duckdb").resolve()
+        report = again(lab)
+        assert report.derived.succeeded
+        assert_same(before, stored(lab))
+        assert (lab.home / "crypto.duckdb").resolve() != looks
+        assert not is_behind(lab.home)
+        with connect(lab.home) as published:
+            assert_same(before, dump(published))
+
+
+def test_answers_of_a_sandbox_are_never_used_in_a_live_home(
+    old: tuple[Lab, dict[str, pd.DataFrame]], tmp_path: Path
+) -> None:
+    lab, _ = old
+    live = tmp_path / "live"
+    shutil.copytree(lab.home / "raw", live / "raw")
+    settings = validated({"home": live, "history": {"start": "2026-01-01"}})
+    assert not settings.is_sandbox
+    report = rebuild(settings, lab.instance, lambda *_: None)
+    assert lab.server.stats()["total"] == 0
+    assert set(report.rows.values()) == {0}
+    tables = {told.partition(" of ")[0] for told in report.skipped}
+    assert tables == set(report.rows)
+    for told in report.skipped:
+        assert told.endswith("UTC: its responses were pruned")
 
 
 def test_an_empty_raw_store_is_refused_with_nothing_changed(

@@ -46,10 +46,24 @@ def test_pages_are_read_until_enough_coins_are_there(stub: Stub, gecko: CoinGeck
     assert asked(stub)[1]["per_page"] == "250"
 
 
-def test_a_short_page_is_the_last(stub: Stub, gecko: CoinGecko) -> None:
-    stub.replies = [Reply(coins(1, 250)), Reply(coins(251, 260)), Reply([])]
-    assert len(gecko.all_markets(1000).data.frame) == 260
-    assert len(stub.seen) == 2
+def test_a_short_page_is_not_the_last_but_an_empty_one_is(stub: Stub, gecko: CoinGecko) -> None:
+    stub.replies = [Reply(coins(1, 250)), Reply(coins(251, 260)), Reply([]), Reply(coins(7, 8))]
+    page = gecko.all_markets(1000).data
+    assert len(page.frame) == page.received == 260
+    assert [asked(stub, i)[1]["page"] for i in range(len(stub.seen))] == ["1", "2", "3"]
+
+
+def test_pages_that_come_short_are_made_up_for_by_the_next(stub: Stub, gecko: CoinGecko) -> None:
+    stub.replies = [Reply(coins(1, 249)), Reply(coins(251, 499)), Reply(coins(501, 750))]
+    assert len(gecko.all_markets(500).data.frame) == 249 + 249 + 250
+    assert [asked(stub, i)[1]["page"] for i in range(len(stub.seen))] == ["1", "2", "3"]
+
+
+def test_no_page_is_read_beyond_the_coins_that_are_wanted(stub: Stub, gecko: CoinGecko) -> None:
+    # One short of a page, and still as many as are wanted.
+    stub.replies = [Reply(coins(1, 249))]
+    assert len(gecko.all_markets(249).data.frame) == 249
+    assert len(stub.seen) == 1
 
 
 def test_a_full_last_page_followed_by_an_empty_one_is_the_end(stub: Stub, gecko: CoinGecko) -> None:
@@ -162,7 +176,9 @@ def test_chart_requests_name_days_and_interval(stub: Stub, gecko: CoinGecko) -> 
 
 
 def test_candle_requests_name_window_and_interval(stub: Stub, gecko: CoinGecko) -> None:
-    stub.replies = [Reply([[1704067200000 + 3_600_000, 1, 2, 1, 2]])]
+    stub.replies = [
+        Reply([[1704067200000 + hours * 3_600_000, 1, 2, 1, 2]]) for hours in (1, 1, 4, 24)
+    ]
     fetched = gecko.ohlc_range("b", START, START + timedelta(days=31), "hourly")
     assert asked(stub) == (
         "/api/v3/coins/b/ohlc/range",
@@ -170,9 +186,27 @@ def test_candle_requests_name_window_and_interval(stub: Stub, gecko: CoinGecko) 
     )
     assert fetched.data["open_time"].item() == pd.Timestamp("2024-01-01")
     assert gecko.ohlc("b", 1).data["open_time"].item() == pd.Timestamp("2024-01-01 00:30")
-    assert gecko.ohlc("b", 30).data["open_time"].item() == pd.Timestamp("2023-12-31 21:00")
-    assert gecko.ohlc("b", 30, "daily").data["open_time"].item() == pd.Timestamp("2023-12-31 01:00")
+    assert gecko.ohlc("b", 30).data["open_time"].item() == pd.Timestamp("2024-01-01")
+    assert gecko.ohlc("b", 30, "daily").data["open_time"].item() == pd.Timestamp("2024-01-01")
     assert asked(stub)[1] == {"vs_currency": "usd", "days": "30", "interval": "daily"}
+
+
+def test_the_grid_of_candles_and_points_is_that_of_what_was_asked_for(
+    stub: Stub, gecko: CoinGecko
+) -> None:
+    candle = Reply([[1704067200000 + 3_600_000, 1, 2, 1, 2]])
+    stub.replies = [candle]
+    assert len(gecko.ohlc_range("b", START, START + timedelta(days=1), "hourly").data) == 1
+    for interval in ("daily", None):
+        with pytest.raises(ContractError, match=r"b\.ohlc stamp should be a multiple of"):
+            gecko.ohlc("b", 30, interval)
+    points = [[1704067200000 + 3_600_000, 1], [1704067200000 + 7_200_000, 1]]
+    stub.replies = [Reply({**EMPTY_CHART, "prices": points})]
+    assert len(gecko.market_chart("b", 90).data) == 2
+    for ask in (gecko.market_chart, gecko.market_chart_range):
+        args = (90,) if ask == gecko.market_chart else (START, START + timedelta(days=1))
+        with pytest.raises(ContractError, match=r"b\.prices stamp should be midnights"):
+            ask("b", *args, "daily")
 
 
 def test_the_automatic_candle_grows_with_the_days() -> None:

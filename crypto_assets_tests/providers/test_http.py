@@ -22,6 +22,7 @@ from crypto_assets.providers.errors import (
     PermanentError,
     ProviderError,
     TransientError,
+    UnsendableError,
 )
 from crypto_assets.providers.http import SANDBOX_HEADER, HttpClient
 from crypto_assets.providers.limiter import SharedLimiter
@@ -247,7 +248,8 @@ def test_a_hostile_id_stays_one_segment_of_the_path(
 def test_an_id_that_would_change_the_path_is_refused_without_a_call(
     stub: Stub, client: Make, coin: str
 ) -> None:
-    assert "cannot be part of a URL" in str(failure(client(), PermanentError, coin))
+    assert "cannot be part of a URL" in str(failure(client(), UnsendableError, coin))
+    assert issubclass(UnsendableError, PermanentError)
     assert stub.seen == []
 
 

@@ -149,6 +149,26 @@ def test_batches_are_transactions_of_their_own(warehouse: Warehouse, run: Run) -
     assert stored(warehouse) == {(D1, "a"): 1.0, (D2, "a"): 1.0}
 
 
+def test_a_write_that_fails_ends_whoever_makes_the_parts(warehouse: Warehouse, run: Run) -> None:
+    told: list[str] = []
+
+    def parts() -> Iterator[Batch]:
+        try:
+            yield Batch(caps((D1, "a", 1.0)))
+            yield Batch(caps((D2, "a", 1.0)).assign(ath=1.0))
+            told.append("asked for more")
+        finally:
+            told.append("closed")
+
+    generator = parts()
+    with pytest.raises(ContractViolationError, match="refused to write market_caps"):
+        run(asset(lambda *_: Batches(generator)), first=D1, last=D3)
+    # Told by the failed write, not by the generator being thrown away at last.
+    assert told == ["closed"]
+    assert list(generator) == []
+    assert stored(warehouse) == {(D1, "a"): 1.0}
+
+
 def test_what_is_no_frame_is_refused(run: Run) -> None:
     with pytest.raises(TypeError, match="a frame, Batch or Batches, not list"):
         run(asset([1, 2]))
