@@ -297,9 +297,8 @@ def test_one_bad_body_and_one_bad_value_among_250_cost_a_retry_and_a_day(
         assert_true_closes(lab, coins, FIRST, YESTERDAY, [(refused, FIRST)])
         told = lab.sql("SELECT series, first_day, last_day, state, reason FROM gaps")
         close = FIRST + timedelta(days=1)
-        reason = (
-            f"{refused}.prices at {close} 00:00:00 should be finite and greater than 0, not inf"
-        )
+        problem = "should be finite and greater than 0, not 'NaN or infinite'"
+        reason = f"{refused}.prices at {close} 00:00:00 {problem}"
         day = pd.Timestamp(FIRST)
         assert [tuple(gap) for gap in told.to_numpy()] == [(refused, day, day, "missing", reason)]
         lab.server.reset()
