@@ -19,7 +19,7 @@ from crypto_assets.providers.errors import ProviderError
 from crypto_assets.providers.raw import Delivery, NotStoredError
 from crypto_assets.settings import Settings
 from crypto_assets.tables import TABLES, Table
-from crypto_assets.warehouse.errors import ContractViolationError
+from crypto_assets.warehouse.errors import ContractViolationError, WarehouseError
 from crypto_assets.warehouse.publishing import is_behind, publish_run
 from crypto_assets.warehouse.schema import ensure_schema
 from crypto_assets.warehouse.session import connect, quoted, warehouse_lock
@@ -70,11 +70,6 @@ def rebuild(
                 )
             _take_over_derived(warehouse)
             _put_in_place(settings.home, warehouse.path)
-    except duckdb.Error as error:
-        raise OperationError(
-            f"can't compare with {warehouse.path} ({str(error).splitlines()[0]}): if it is "
-            "damaged, move it away and rebuild again; nothing was changed"
-        ) from None
     finally:
         platform.close()
     days = _days_with_caps(warehouse)
@@ -158,15 +153,25 @@ def _take_over_derived(warehouse: Warehouse) -> None:
 @contextmanager
 def _both(warehouse: Warehouse) -> Iterator[duckdb.DuckDBPyConnection]:
     """Yield a connection to the new file, with the old one attached as `before`."""
-    # Opening takes in what a killed process left in the write-ahead log.
-    connect(warehouse.path).close()
     connection = connect(warehouse.home / _NEW)
     try:
-        path = str(warehouse.path).replace("'", "''")
-        connection.execute(f"ATTACH '{path}' AS before (READ_ONLY)")
+        _attach(connection, warehouse.path)
         yield connection
     finally:
         connection.close()
+
+
+def _attach(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+    try:
+        # Opening takes in what a killed process left in the write-ahead log.
+        connect(path).close()
+        text = str(path).replace("'", "''")
+        connection.execute(f"ATTACH '{text}' AS before (READ_ONLY)")
+    except (WarehouseError, duckdb.Error) as error:
+        raise OperationError(
+            f"can't compare with {path} ({str(error).splitlines()[0]}): if it is damaged, move it "
+            "away and rebuild again; nothing was changed"
+        ) from None
 
 
 def _lost(warehouse: Warehouse) -> list[str]:

@@ -269,7 +269,8 @@ def _shown(price: float) -> float | str:
 
 def _refuse_if_all_are(refused: Refused, rows: int, where: str) -> None:
     if refused and len(refused) == rows:
-        raise ContractError(where, f"possible prices, all {rows} are not", next(iter(refused)))
+        first = next(iter(refused.values()))
+        raise ContractError(where, f"possible prices, none of the {rows} is: {first}")
 
 
 def _telling(frame: pd.DataFrame, refused: Refused) -> pd.DataFrame:

@@ -471,7 +471,7 @@ def test_a_candle_of_one_price_is_possible() -> None:
 
 def test_candles_of_which_none_is_possible_break_the_contract() -> None:
     rows = [[JAN_1, 1, 2, 1, 0], [JAN_1 + DAY, 3, 2, 1, 1]]
-    with pytest.raises(ContractError, match=r"b\.ohlc should be possible prices, all 2 are not"):
+    with pytest.raises(ContractError, match=r"b\.ohlc should be possible prices, none of the 2 is: "):
         parse_ohlc(rows, "b", timedelta(days=1))
 
 
