@@ -292,7 +292,9 @@ def test_a_chart_without_an_impossible_price_tells_of_none() -> None:
 
 def test_a_chart_of_nothing_but_impossible_prices_breaks_the_contract() -> None:
     prices = [(JAN_1, 0), (JAN_1 + DAY, math.nan), (JAN_1 + 2 * DAY, math.inf)]
-    with pytest.raises(ContractError, match=r"bitcoin\.prices should be possible prices, all 3"):
+    with pytest.raises(
+        ContractError, match=r"bitcoin\.prices should be possible prices, none of the 3"
+    ):
         parse_market_chart(chart(prices), "bitcoin")
     assert len(parse_market_chart(chart([*prices, (JAN_1 + 3 * DAY, 7)]), "bitcoin")) == 1
 
@@ -471,7 +473,9 @@ def test_a_candle_of_one_price_is_possible() -> None:
 
 def test_candles_of_which_none_is_possible_break_the_contract() -> None:
     rows = [[JAN_1, 1, 2, 1, 0], [JAN_1 + DAY, 3, 2, 1, 1]]
-    with pytest.raises(ContractError, match=r"b\.ohlc should be possible prices, none of the 2 is: "):
+    with pytest.raises(
+        ContractError, match=r"b\.ohlc should be possible prices, none of the 2 is: "
+    ):
         parse_ohlc(rows, "b", timedelta(days=1))
 
 
