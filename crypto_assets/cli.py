@@ -259,6 +259,7 @@ def status(home: Path | None) -> None:
 
     Example: crypto-assets status --home data/demo
     """
+    from crypto_assets.operations.forecasting import credits_so_far
     from crypto_assets.operations.looking import look, withheld
 
     settings = _settings(home)
@@ -274,7 +275,7 @@ def status(home: Path | None) -> None:
     if state.is_behind and not published.withheld_by:
         console.print("The warehouse has changed since; the end of the next run publishes it.")
     _print_missing(console, state.missing)
-    console.print(_credits(settings), soft_wrap=True)
+    console.print(credits_so_far(settings), soft_wrap=True)
 
 
 @cli.command()
@@ -540,12 +541,6 @@ def _print_budget(console: "Console", month: "Budget") -> None:
         console.print(sentence, markup=False, soft_wrap=True)
     if not month.fits:
         raise click.ClickException("these settings do not fit the plan")
-
-
-def _credits(settings: "Settings") -> str:
-    from crypto_assets.operations.forecasting import credits_so_far
-
-    return credits_so_far(settings)
 
 
 def _minute(moment: datetime | None) -> str:

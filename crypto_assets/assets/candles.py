@@ -15,6 +15,7 @@ from crypto_assets.calculations import candles
 from crypto_assets.providers import routes
 from crypto_assets.providers.errors import ProviderError
 from crypto_assets.providers.http import Fetched
+from crypto_assets.providers.plans import Plan
 from crypto_assets.tables import OHLC_DAILY, OHLC_HOURLY, Table
 from crypto_assets.warehouse.writer import Batch, Batches
 
@@ -46,7 +47,7 @@ def _candles(platform: Platform, first: date, last: date, filling: Filling) -> I
             coingecko = platform.resuming(snapshot_kept(now), {now.date(): None})
             markets = coingecko.all_markets(universe.tracked, also=universe.always)
             known_today = choose(markets.data, universe.tracked, universe.always)
-        tracked = tracked_candles(platform, filling.table, first, last, known_today)
+        tracked = tracked_for(platform, filling.table, first, last, known_today)
         yield from fetch_histories(platform, tracked, filling)
     except ProviderError as error:
         raise failure(error) from None
@@ -58,17 +59,21 @@ def is_universe_unknown(platform: Platform, first: date, last: date) -> bool:
     return len(known) < (last - first).days + 1
 
 
-def tracked_candles(
+def is_headline_only(table: Table, plan: Plan) -> bool:
+    """Tell whether a table is for few coins: a call a coin and hour eats a free plan's month."""
+    return table is OHLC_HOURLY and not plan.is_paid
+
+
+def tracked_for(
     platform: Platform,
     table: Table,
     first: date,
     last: date,
     known_today: frozenset[str] | None = None,
 ) -> dict[date, Tracked]:
-    """Return, by day, the coins that get candles; hourly ones are for few coins on free plans."""
+    """Return, by day, the coins a table is fetched for; headline coins only where no more fit."""
     tracked = tracked_by_day(platform.warehouse, first, last, known_today=known_today)
-    if table is OHLC_HOURLY and not platform.plan.is_paid:
-        # A call a coin and hour would eat a free plan's month.
+    if is_headline_only(table, platform.plan):
         headline = frozenset(platform.settings.universe.headline)
         return {day: Tracked(headline, t.is_point_in_time) for day, t in tracked.items()}
     return tracked

@@ -5,20 +5,20 @@ Does not belong here: what a month may cost in all (`operations.budgeting`), pri
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from crypto_assets.assets.candles import is_universe_unknown, tracked_candles
+from crypto_assets.assets.candles import tracked_for
 from crypto_assets.assets.flows import ASSETS
 from crypto_assets.assets.histories import is_answered, needed
 from crypto_assets.assets.market import needs_snapshot
 from crypto_assets.assets.platform import Platform
 from crypto_assets.assets.universe import Tracked, tracked_by_day
-from crypto_assets.periods import day_closed_by_snapshot, days
+from crypto_assets.periods import day_closed_by_snapshot
 from crypto_assets.providers import coingecko, routes
 from crypto_assets.providers.plans import Plan
 from crypto_assets.providers.routes import Call
@@ -98,7 +98,9 @@ def _fetch_plan(
 ) -> FetchPlan:
     groups: list[Group] = []
     unreachable = 0
-    is_guess = is_universe_unknown(platform, first, last)
+    stored = tracked_by_day(platform.warehouse, first, last)
+    is_guess = len(stored) < (last - first).days + 1
+    guessed = _guessed(platform, stored)
     for name in tables:
         if name in FIXED:
             provider, path, calls = FIXED[name]
@@ -116,7 +118,7 @@ def _fetch_plan(
                 for page in pages
             ]
         closed = day_closed_by_snapshot(now) if takes_snapshot else None
-        asked, missed = _histories(platform, table, first, last, now, closed)
+        asked, missed = _histories(platform, table, first, last, now, guessed, closed)
         groups += asked
         unreachable += missed
     return FetchPlan(tuple(groups), unreachable, is_guess)
@@ -138,6 +140,17 @@ def beyond_budget(platform: Platform, plan: FetchPlan) -> str | None:
     )
 
 
+def over_budget(platform: Platform, tables: Sequence[str], first: date, last: date) -> str | None:
+    """Return why filling these tables for [first, last] now is beyond the month; else None.
+
+    Nothing is planned where nothing could be.
+    """
+    if platform.plan.credits_per_month is None or platform.settings.coingecko.may_exceed_credits:
+        return None
+    now = platform.clock.now()
+    return beyond_budget(platform, fetch_plan(platform, tables, first, last, now))
+
+
 def _takes_snapshot(
     platform: Platform, table: Table, first: date, last: date, now: datetime, is_guess: bool
 ) -> bool:
@@ -152,9 +165,10 @@ def _histories(
     first: date,
     last: date,
     now: datetime,
+    guessed: frozenset[str],
     closed_by_snapshot: date | None,
 ) -> tuple[list[Group], int]:
-    tracked = _tracked(platform, table, first, last)
+    tracked = tracked_for(platform, table, first, last, known_today=guessed)
     if table is MARKET_CAPS:
         by_snapshot = {now.date(), closed_by_snapshot}
         tracked = {day: coins for day, coins in tracked.items() if day not in by_snapshot}
@@ -179,15 +193,9 @@ def _histories(
     return found, sum(map(len, ask_for.unreachable.values()))
 
 
-def _tracked(platform: Platform, table: Table, first: date, last: date) -> dict[date, Tracked]:
-    """Return the universe as far as it is known, and as many nameless coins where it is not."""
+def _guessed(platform: Platform, stored: Mapping[date, Tracked]) -> frozenset[str]:
+    """Return the coins of days without a universe: the nearest known, filled up with nameless."""
     universe = platform.settings.universe
-    stored = tracked_by_day(platform.warehouse, first, last)
     named = stored[max(stored)].coins if stored else frozenset()
     lacking = max(universe.tracked, len(universe.always)) - len(named)
-    guessed = named | {f"coin {n}" for n in range(1, lacking + 1)}
-    if table is MARKET_CAPS:
-        known = tracked_by_day(platform.warehouse, first, last, known_today=guessed)
-    else:
-        known = tracked_candles(platform, table, first, last, known_today=guessed)
-    return {day: known[day] for day in days(first, last)}
+    return named | {f"coin {n}" for n in range(1, lacking + 1)}

@@ -8,7 +8,7 @@ from datetime import date
 
 import dagster as dg
 
-from crypto_assets.assets.planning import beyond_budget, fetch_plan
+from crypto_assets.assets.planning import over_budget
 from crypto_assets.assets.platform import Platform
 from crypto_assets.settings import Settings
 from crypto_assets.warehouse.io_manager import RANGE_TAGS
@@ -43,8 +43,6 @@ def platform_resource(
 def _beyond_budget(
     platform: Platform, run: dg.DagsterRun, tables_of_job: Mapping[str, Sequence[str]]
 ) -> str | None:
-    if platform.plan.credits_per_month is None or platform.settings.coingecko.may_exceed_credits:
-        return None
     today = platform.clock.today()
     first, last = _days(run) or (today, today)
     if run.asset_selection:
@@ -54,7 +52,7 @@ def _beyond_budget(
     last = min(last, today)
     if first > last:
         return None
-    return beyond_budget(platform, fetch_plan(platform, tables, first, last, platform.clock.now()))
+    return over_budget(platform, tables, first, last)
 
 
 def _days(run: dg.DagsterRun) -> tuple[date, date] | None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date, datetime
 
+from crypto_assets.assets.candles import is_headline_only
 from crypto_assets.assets.planning import FIXED
 from crypto_assets.assets.platform import plan_of
 from crypto_assets.assets.universe import tracked_by_day
@@ -23,8 +24,8 @@ from crypto_assets.warehouse.warehouse import Warehouse
 
 # The longest month, so that every month fits.
 MONTH_DAYS = 31
-# Once every N hours, where every hour is too much.
 _PLANS = ("keyless", "demo", "basic", "analyst", "lite")
+# Once every N hours, where every hour is too much.
 _RARER_HOURS = (2, 3, 4, 6, 8, 12, 24)
 
 
@@ -187,7 +188,7 @@ class _Month:
 
     def _coins(self, name: str) -> int:
         universe = self._settings.universe
-        if name == OHLC_HOURLY.name and not self._plan.is_paid:
+        if is_headline_only(TABLES[name], self._plan):
             return len(universe.headline)
         return universe.tracked + self._beside
 
@@ -198,15 +199,7 @@ def _provider(table: str) -> str:
 
 def _advice(settings: Settings, beside: int) -> Iterator[str]:
     """Yield settings, each of which alone would make it fit."""
-    rarer = 0
-    for hours in _RARER_HOURS:
-        for name, minute in (("hourly_candles", 30), ("market_refresh", 0)):
-            cron = f"{minute} */{hours} * * *" if hours < 24 else f"{minute} 0 * * *"
-            if _forecast(_with(settings, "schedules", **{name: cron}), beside).fits:
-                yield f"schedules.{name}: '{cron}'"
-                rarer = hours
-        if rarer:
-            break
+    yield from next(filter(None, (_rarer(settings, beside, n) for n in _RARER_HOURS)), [])
     fewer = _most_tracked(settings, beside)
     if fewer:
         yield f"universe.tracked: {fewer}"
@@ -216,6 +209,19 @@ def _advice(settings: Settings, beside: int) -> Iterator[str]:
         if _forecast(larger, beside).fits:
             yield f"coingecko.plan: {name}"
             break
+
+
+def _rarer(settings: Settings, beside: int, hours: int) -> list[str]:
+    """Return the schedules that would make it fit if they ran once in so many hours."""
+    crons = {
+        name: f"{minute} */{hours} * * *" if hours < 24 else f"{minute} 0 * * *"
+        for name, minute in (("hourly_candles", 30), ("market_refresh", 0))
+    }
+    return [
+        f"schedules.{name}: '{cron}'"
+        for name, cron in crons.items()
+        if _forecast(_with(settings, "schedules", **{name: cron}), beside).fits
+    ]
 
 
 def _most_tracked(settings: Settings, beside: int) -> int:

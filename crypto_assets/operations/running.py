@@ -10,8 +10,8 @@ from typing import Any
 
 import dagster as dg
 
-from crypto_assets.assets.planning import beyond_budget, fetch_plan
-from crypto_assets.assets.platform import Platform, plan_of
+from crypto_assets.assets.planning import over_budget
+from crypto_assets.assets.platform import Platform
 from crypto_assets.automation import jobs
 from crypto_assets.automation.schedules import CATCH_UP_DAYS, range_tags
 from crypto_assets.definitions import build_definitions
@@ -100,11 +100,8 @@ def refuse_beyond_budget(
 ) -> None:
     """Raise `OperationError` where filling needs more credits than the month has left."""
     refuse_impossible(settings, tables, days)
-    if plan_of(settings).credits_per_month is None:
-        return
     with closing(Platform(settings)) as platform:
-        plan = fetch_plan(platform, tables, *days, settings.clock.now())
-        problem = beyond_budget(platform, plan)
+        problem = over_budget(platform, tables, *days)
     if problem:
         raise OperationError(problem)
 

@@ -293,8 +293,7 @@ def _check_midnights(stamps: pd.DatetimeIndex, coin_id: str) -> None:
 def _check_grid(stamps: npt.NDArray[np.datetime64], interval: timedelta, coin_id: str) -> None:
     if interval > timedelta(days=1):
         return
-    since = stamps.astype("datetime64[ns]").astype(np.int64)
-    off = since % np.timedelta64(interval).astype("timedelta64[ns]").astype(np.int64) != 0
+    off = stamps.astype(np.int64) % pd.Timedelta(interval).value != 0
     if off.any():
         stray = pd.Timestamp(stamps[int(off.argmax())])
         raise ContractError(f"{coin_id}.ohlc stamp", f"a multiple of {interval}", str(stray))
@@ -335,9 +334,10 @@ def _floats(
     values: Sequence[Any], where: str, stamps: npt.NDArray[np.datetime64]
 ) -> npt.NDArray[np.float64]:
     """Numbers as float64: null is NaN, what is not finite infinite; anything else is refused."""
-    for value, stamp in zip(values, stamps, strict=True):
-        if type(value) is not float and type(value) is not int and value is not None:
-            payloads.number(value, f"{where} at {pd.Timestamp(stamp)}")
+    if not all(type(v) is float or type(v) is int or v is None for v in values):
+        for value, stamp in zip(values, stamps, strict=True):
+            if value is not None and type(value) not in (float, int):
+                payloads.number(value, f"{where} at {pd.Timestamp(stamp)}")
     try:
         plain = [math.nan if v is None else v if v == v else math.inf for v in values]
         return np.array(plain, dtype=np.float64)

@@ -20,12 +20,37 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
-class ReplayFirst:
-    """A provider that is asked only where no stored answer to the very request is accepted.
+class _StoredAnswers:
+    """The newest answer of a provider to each request, where ``accept`` takes it.
 
-    ``accept`` is told when the newest stored answer was observed (naive UTC). Answers of a sandbox
-    are only looked at where ``sandbox``.
+    ``accept`` is told when it was observed (naive UTC). Answers of a sandbox are only looked at
+    where ``sandbox``.
     """
+
+    def __init__(
+        self,
+        provider: str,
+        raw: RawStore,
+        accept: Callable[[datetime], bool],
+        *,
+        sandbox: bool = False,
+    ) -> None:
+        self._provider = provider
+        self._raw = raw
+        self._accept = accept
+        self._sandbox = sandbox
+
+    def _accepted(
+        self, endpoint: str, path_params: Mapping[str, str], params: Mapping[str, Any]
+    ) -> RawMeta | None:
+        found = self._raw.latest(
+            self._provider, endpoint, path_params, params, sandbox=self._sandbox
+        )
+        return found if found is not None and self._accept(found.observed_at) else None
+
+
+class ReplayFirst(_StoredAnswers):
+    """A provider that is asked only where no stored answer to the very request is accepted."""
 
     def __init__(
         self,
@@ -36,11 +61,8 @@ class ReplayFirst:
         *,
         sandbox: bool = False,
     ) -> None:
-        self._provider = provider
+        super().__init__(provider, raw, accept, sandbox=sandbox)
         self._source = source
-        self._raw = raw
-        self._accept = accept
-        self._sandbox = sandbox
 
     def get(
         self,
@@ -52,10 +74,7 @@ class ReplayFirst:
         keep: bool = True,
     ) -> Fetched[T]:
         """Return the stored answer if there is a good one, else what the provider says."""
-        found = self._raw.latest(
-            self._provider, endpoint, path_params, params, sandbox=self._sandbox
-        )
-        if keep and found is not None and self._accept(found.observed_at):
+        if keep and (found := self._accepted(endpoint, path_params, params)) is not None:
             try:
                 return _replayed(*self._raw.read(found.raw_id), parse)
             except (ProviderError, RawStoreError, NotStoredError) as error:
@@ -97,7 +116,7 @@ def _replayed(meta: RawMeta, body: bytes, parse: Callable[[bytes], T]) -> Fetche
     return Fetched(parse(body), source, meta.observed_at, meta.raw_id, (meta.raw_id,))
 
 
-class Probe:
+class Probe(_StoredAnswers):
     """A source that makes no call: asking it raises whether a stored answer would do.
 
     For plans: whatever asks a provider can be shown this one instead.
@@ -110,19 +129,6 @@ class Probe:
             super().__init__()
             self.is_answered = is_answered
 
-    def __init__(
-        self,
-        provider: str,
-        raw: RawStore,
-        accept: Callable[[datetime], bool],
-        *,
-        sandbox: bool = False,
-    ) -> None:
-        self._provider = provider
-        self._raw = raw
-        self._accept = accept
-        self._sandbox = sandbox
-
     def get(
         self,
         endpoint: str,
@@ -133,7 +139,4 @@ class Probe:
         keep: bool = True,  # noqa: ARG002
     ) -> Fetched[T]:
         """Raise `Told`."""
-        found = self._raw.latest(
-            self._provider, endpoint, path_params, params, sandbox=self._sandbox
-        )
-        raise self.Told(found is not None and self._accept(found.observed_at))
+        raise self.Told(self._accepted(endpoint, path_params, params) is not None)

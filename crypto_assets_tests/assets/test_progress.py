@@ -1,7 +1,7 @@
 """What a step tells of its fetching, by a clock that moves only when a test says so."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 
@@ -147,10 +147,9 @@ def test_listening_ends_with_its_block_and_leaves_the_logger_as_it_was() -> None
     logger = logging.getLogger(LOGGER)
     before = (list(logger.handlers), logger.level)
     time = Time()
-    make: Callable[[], Meter] = lambda: Meter("s", 1, time.sent, None, time.monotonic)  # noqa: E731
     with heard() as told:
-        make()(1)
-    make()(1)
+        Meter("s", 1, time.sent, None, time.monotonic)(1)
+    Meter("s", 1, time.sent, None, time.monotonic)(1)
     assert len(told) == 1
     assert (list(logger.handlers), logger.level) == before
 
