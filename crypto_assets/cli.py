@@ -368,7 +368,7 @@ def _fill(settings: "Settings", tables: list[str], days: tuple[date, date]) -> N
     from crypto_assets.operations import home, running
     from crypto_assets.operations.looking import withheld
     from crypto_assets.operations.sandboxed import with_providers
-    from crypto_assets.warehouse.publishing import is_behind, read_state
+    from crypto_assets.warehouse.publishing import is_behind, publish_run, read_state
 
     console = _console()
     with (
@@ -381,6 +381,9 @@ def _fill(settings: "Settings", tables: list[str], days: tuple[date, date]) -> N
     for table, rows in report.rows_changed.items():
         console.print(f"{table}: {rows} rows changed, {report.seconds.get(table, 0):.1f} s")
     _print_outcome(console, report)
+    if is_behind(settings.home) and not read_state(settings.home).withheld_by:
+        # Put off because the file is large; who ran this wants to see it.
+        publish_run(settings.home, report.run_id)
     publication = read_state(settings.home)
     if publication.withheld_by:
         raise click.ClickException(withheld(publication))

@@ -27,6 +27,8 @@ def build_definitions(
             database=str(settings.home / FILE_NAME),
             is_sandbox=settings.is_sandbox,
             history_start=settings.history.start.isoformat(),
+            large_megabytes=settings.publishing.large_megabytes,
+            minutes_between=settings.publishing.minutes_between,
         ),
         "platform": platform_resource(settings, {job.name: job.tables for job in REFRESHES}),
     }

@@ -252,6 +252,17 @@ class RawSettings(_Section):
     )
 
 
+class PublishingSettings(_Section):
+    """How often readers get a new copy."""
+
+    large_megabytes: Number = Field(
+        500, ge=0, description="Files of this size are not published after every run."
+    )
+    minutes_between: float = Field(
+        5.0, ge=0, le=1440, description="How long after a publication of such a file none follows."
+    )
+
+
 class ScheduleSettings(_Section):
     """When things run (cron expressions, UTC)."""
 
@@ -285,6 +296,7 @@ class Settings(_Section):
     signals: SignalSettings = Field(default_factory=SignalSettings)
     fetch: FetchSettings = Field(default_factory=FetchSettings)
     raw: RawSettings = Field(default_factory=RawSettings)
+    publishing: PublishingSettings = Field(default_factory=PublishingSettings)
     schedules: ScheduleSettings = Field(default_factory=ScheduleSettings)
     sandbox: SandboxSettings | None = Field(None, description="Marks a sandbox home.")
 

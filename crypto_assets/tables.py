@@ -72,7 +72,9 @@ class Table:
     @property
     def all_columns(self) -> tuple[Column, ...]:
         """Content columns, then provenance."""
-        return self.columns + (PROVENANCE if self.time_column else MERGED_PROVENANCE)
+        if self.time_column is None:
+            return self.columns + MERGED_PROVENANCE
+        return self.columns + PROVENANCE + (() if self.derived else (FIRST_FINAL_AT,))
 
     @property
     def has_exactness(self) -> bool:
@@ -119,6 +121,13 @@ PROVENANCE = (
     Column("is_final", "BOOLEAN", "Whether the period was over and the provider ready."),
     Column("observed_at", "TIMESTAMP", "When the fetch behind the row began, UTC."),
     *_RUN,
+)
+
+FIRST_FINAL_AT = Column(
+    "first_final_at",
+    "TIMESTAMP",
+    "When a final value of the row was first observed, UTC; stays when the provider restates it.",
+    nullable=True,
 )
 
 _CANDLE_RULES = (

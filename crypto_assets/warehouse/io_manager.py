@@ -35,6 +35,8 @@ class WarehouseIOManager(DuckDBPandasIOManager):
 
     is_sandbox: bool = Field(description="Whether the home holds sandbox data.")
     history_start: str = Field(description="First day of the warehouse, ISO.")
+    large_megabytes: int = Field(500, description="From here on publishing is put off now and then.")
+    minutes_between: float = Field(5.0, description="How long it is put off at most.")
 
     def create_io_manager(self, context: dg.InitResourceContext) -> dg.IOManager:  # type: ignore[override] # noqa: ARG002
         """Return the manager of one process."""
@@ -45,6 +47,13 @@ class WarehouseIOManager(DuckDBPandasIOManager):
         """Publish what is new in the warehouse, if it passes the audit; the run's log says so."""
         home = Path(self.database).parent
         if context.run is None or not publishing.is_behind(home):
+            return
+        if publishing.Debounce(self.large_megabytes, self.minutes_between).puts_off(home):
+            if context.log is not None:
+                context.log.info(
+                    f"Publication put off: the last one is less than {self.minutes_between:g} "
+                    "minutes old and the file is large; the end of a later run publishes."
+                )
             return
         state = publishing.publish_run(home, context.run.run_id)
         if context.log is None:

@@ -10,7 +10,7 @@ import os
 import shutil
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
 from crypto_assets.periods import wall_now
@@ -23,7 +23,24 @@ LINK_NAME = "crypto.duckdb"
 _FOLDER = "published"
 _STATE = "publication.json"
 # Readers that resolved the link a moment ago still find what it pointed to.
-_VERSIONS_KEPT = 3
+_VERSIONS_KEPT = 2
+_MEGABYTE = 1_000_000
+
+
+@dataclass(frozen=True)
+class Debounce:
+    """A large file is published at most every so often; what was put off, a later run publishes."""
+
+    large_megabytes: int
+    minutes_between: float
+
+    def puts_off(self, home: Path) -> bool:
+        """Tell whether a publication now would come too soon after the last one."""
+        last = read_state(home).published_at
+        if last is None or (home / FILE_NAME).stat().st_size < self.large_megabytes * _MEGABYTE:
+            return False
+        # A clock that was set back must not put it off for longer.
+        return timedelta(0) <= wall_now() - last < timedelta(minutes=self.minutes_between)
 
 
 @dataclass(frozen=True)
@@ -132,7 +149,10 @@ def _copy(home: Path, version: int) -> int:
     try:
         folder.mkdir(exist_ok=True)
         _clone(home / FILE_NAME, unfinished)
+        # Whoever opens it to write would leave changes that belong to no version.
+        unfinished.chmod(0o444)
         unfinished.replace(target)
+        (home / f"{LINK_NAME}.wal").unlink(missing_ok=True)
         link.unlink(missing_ok=True)
         link.symlink_to(target.relative_to(home))
         link.replace(home / LINK_NAME)

@@ -80,6 +80,12 @@ def day_of(table: Table, alias: str = "") -> str:
     return f"CAST({alias}{quoted(table.time_column)} AS DATE)"
 
 
+def key_json(alias: str, table: Table) -> str:
+    """Return the SQL of a row's key as JSON, as `restatements` names rows."""
+    parts = ", ".join(f"{quoted(name)} := {alias}.{quoted(name)}" for name in table.key)
+    return f"CAST(to_json(struct_pack({parts})) AS VARCHAR)"
+
+
 def _existing_columns(connection: duckdb.DuckDBPyConnection) -> dict[str, set[str]]:
     rows = connection.execute(
         "SELECT table_name, list(column_name) FROM information_schema.columns "

@@ -4,17 +4,14 @@ DuckDB lets one process have a file open for writing and nobody else meanwhile. 
 queue for that; not what is done with the connection.
 """
 
-import json
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import duckdb
-from filelock import FileLock, Timeout
 
-from crypto_assets import periods
 from crypto_assets.warehouse.errors import WarehouseError
+from crypto_assets.warehouse.queueing import TooLongError, turn
 
 LOCK_TIMEOUT_SECONDS = 300.0
 
@@ -45,35 +42,20 @@ def warehouse_lock(
     path: Path, purpose: str, timeout_seconds: float = LOCK_TIMEOUT_SECONDS
 ) -> Iterator[None]:
     """Hold the warehouse file against every other process. Raises `WarehouseError`."""
-    holder = path.with_name(path.name + ".holder")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path.with_name(path.name + ".lock"), timeout=timeout_seconds)
-        lock.acquire()
-    except Timeout:
-        raise WarehouseError(
-            f"{path} has been in use for {timeout_seconds:.0f} s by {_described(holder)}: "
-            "wait for it to end, or end it, and try again"
-        ) from None
-    except OSError as error:
-        raise WarehouseError(
-            f"can't lock {path} ({error.strerror}): make the folder writable"
-        ) from None
-    try:
-        holder.write_text(
-            json.dumps({"pid": os.getpid(), "purpose": purpose, "since": str(periods.wall_now())})
-        )
+    queue = path.with_name(path.name + ".queue")
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(turn(queue, purpose, timeout_seconds))
+        except TooLongError as error:
+            raise WarehouseError(
+                f"{path} has been in use for {timeout_seconds:.0f} s by {error.holder}: "
+                "wait for it to end, or end it, and try again"
+            ) from None
+        except OSError as error:
+            raise WarehouseError(
+                f"can't lock {path} ({error.strerror}): make the folder writable"
+            ) from None
         yield
-    finally:
-        lock.release()
-
-
-def _described(holder: Path) -> str:
-    try:
-        told = json.loads(holder.read_text())
-        return f"process {told['pid']} ({told['purpose']}, since {told['since'][:19]} UTC)"
-    except (OSError, ValueError, KeyError):
-        return "another process"
 
 
 def roll_back(connection: duckdb.DuckDBPyConnection) -> None:

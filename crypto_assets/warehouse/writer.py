@@ -12,10 +12,10 @@ import duckdb
 import pandas as pd
 
 from crypto_assets.periods import wall_now
-from crypto_assets.tables import Table
+from crypto_assets.tables import FIRST_FINAL_AT, Table
 from crypto_assets.warehouse import gaps
 from crypto_assets.warehouse.errors import ContractViolationError
-from crypto_assets.warehouse.schema import day_of
+from crypto_assets.warehouse.schema import day_of, key_json
 from crypto_assets.warehouse.session import quoted, roll_back
 from crypto_assets.warehouse.validation import check_rows, conform, violation
 
@@ -137,12 +137,26 @@ def _stage(connection: duckdb.DuckDBPyConnection, rows: pd.DataFrame, to: Write)
         )
     finally:
         connection.unregister("incoming")
-    kept = [quoted(column.name) for column in to.table.columns if column.keeps_stored]
-    if kept:
-        values = ", ".join(f"{name} = coalesce(staged.{name}, stored.{name})" for name in kept)
+    _keep_stored_values(connection, to.table)
+
+
+def _keep_stored_values(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
+    """Take from the stored rows what the staged ones can't know."""
+    kept = [
+        f"{quoted(column.name)} = coalesce(staged.{quoted(column.name)}, "
+        f"stored.{quoted(column.name)})"
+        for column in table.columns
+        if column.keeps_stored
+    ]
+    if FIRST_FINAL_AT in table.all_columns:
         connection.execute(
-            f"UPDATE {_STAGED} SET {values} FROM {quoted(to.table.name)} AS stored "
-            f"WHERE {_same(_STAGED, 'stored', to.table.key)}"
+            f"UPDATE {_STAGED} SET first_final_at = CASE WHEN is_final THEN observed_at END"
+        )
+        kept.append("first_final_at = coalesce(stored.first_final_at, staged.first_final_at)")
+    if kept:
+        connection.execute(
+            f"UPDATE {_STAGED} SET {', '.join(kept)} FROM {quoted(table.name)} AS stored "
+            f"WHERE {_same(_STAGED, 'stored', table.key)}"
         )
 
 
@@ -184,7 +198,7 @@ def _remove_what_is_gone(
         )
         connection.execute(
             "CREATE OR REPLACE TEMP TABLE gone AS "
-            f"SELECT *, {_key_json(stored, table)} AS key_json FROM {gone}"
+            f"SELECT *, {key_json(stored, table)} AS key_json FROM {gone}"
         )
     finally:
         connection.unregister("whole")
@@ -224,7 +238,7 @@ def _record_restatements(connection: duckdb.DuckDBPyConnection, to: Write) -> in
     skipped = {*table.key, "is_point_in_time", "session", "band", "exactness"}
     values = [column for column in table.columns if column.name not in skipped]
     changes = " UNION ALL ".join(
-        f"SELECT ?, {day_of(table, 'staged.')}, {_key_json(_STAGED, table)}, "
+        f"SELECT ?, {day_of(table, 'staged.')}, {key_json(_STAGED, table)}, "
         f"'{c.name}', CAST(stored.{quoted(c.name)} AS VARCHAR), "
         f"CAST(staged.{quoted(c.name)} AS VARCHAR), stored.observed_at, staged.observed_at, ?, ? "
         f"FROM {_STAGED} JOIN {quoted(table.name)} AS stored "
@@ -287,12 +301,6 @@ def _count_stored(connection: duckdb.DuckDBPyConnection, to: Write, report: Writ
 
 def _same(left: str, right: str, columns: tuple[str, ...]) -> str:
     return " AND ".join(f"{left}.{quoted(name)} = {right}.{quoted(name)}" for name in columns)
-
-
-def _key_json(alias: str, table: Table) -> str:
-    """Return the SQL of a row's key as JSON, as `restatements` names rows."""
-    parts = ", ".join(f"{quoted(name)} := {alias}.{quoted(name)}" for name in table.key)
-    return f"CAST(to_json(struct_pack({parts})) AS VARCHAR)"
 
 
 def _list(columns: tuple[str, ...]) -> str:

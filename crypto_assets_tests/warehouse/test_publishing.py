@@ -107,11 +107,11 @@ def test_an_old_version_is_read_on_while_new_ones_come(home: Path, put: Put) -> 
             assert seen(home) == number
 
 
-def test_the_last_three_versions_stay(home: Path, put: Put) -> None:
+def test_the_last_two_versions_stay(home: Path, put: Put) -> None:
     for number in range(1, 6):
         put(float(number))
         publish_run(home, f"run-{number}")
-    assert versions(home) == [f"crypto-00000{number}.duckdb" for number in (3, 4, 5)]
+    assert versions(home) == [f"crypto-00000{number}.duckdb" for number in (4, 5)]
 
 
 def test_a_reader_in_another_process_sees_one_version_or_the_next(

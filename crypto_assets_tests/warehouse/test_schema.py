@@ -63,6 +63,7 @@ def test_columns_have_the_types_of_the_contract_before_any_row_came(
         ("run_id", "VARCHAR", False),
         ("materialized_at", "TIMESTAMP", False),
         ("raw_id", "VARCHAR", True),
+        ("first_final_at", "TIMESTAMP", True),
     ]
 
 
