@@ -67,7 +67,7 @@ def test_a_partitioned_table_says_of_each_row_where_it_came_from(table: Table) -
     merged = table.name == "coin_list"
     expected = PROVENANCE[2:] if merged else PROVENANCE
     if not merged and not table.derived:
-        expected = (*expected, "first_final_at")
+        expected = [*expected, "first_final_at"]
     assert names(table)[len(table.columns) :] == expected
 
 
