@@ -16,10 +16,11 @@ from pydantic import Field
 from crypto_assets.periods import wall_now
 from crypto_assets.tables import TABLES
 from crypto_assets.warehouse import publishing
+from crypto_assets.warehouse.contents import Contents, DayContent
 from crypto_assets.warehouse.schema import Identity, day_of
 from crypto_assets.warehouse.session import quoted
 from crypto_assets.warehouse.warehouse import Warehouse
-from crypto_assets.warehouse.writer import Batch, Batches, Write, WriteReport, summed
+from crypto_assets.warehouse.writer import Batch, Batches, Write, WriteReport
 
 READ_AT = "read_at"
 """Key in `DataFrame.attrs` of a loaded input: when reading began, by the machine's clock."""
@@ -35,7 +36,7 @@ class WarehouseIOManager(DuckDBPandasIOManager):
 
     is_sandbox: bool = Field(description="Whether the home holds sandbox data.")
     history_start: str = Field(description="First day of the warehouse, ISO.")
-    large_megabytes: int = Field(500, description="From here on publishing is put off now and then.")
+    large_megabytes: int = Field(500, description="From here on publishing is put off.")
     minutes_between: float = Field(5.0, description="How long it is put off at most.")
 
     def create_io_manager(self, context: dg.InitResourceContext) -> dg.IOManager:  # type: ignore[override] # noqa: ARG002
@@ -76,11 +77,11 @@ class _WarehouseIO(dg.IOManager):
         table = TABLES[context.asset_key.path[-1]]
         days = _days(context) if context.has_asset_partitions else None
         to = Write(table, context.run_id, days)
+        report = WriteReport()
         with _batches(obj) as batches:
-            reports = [self._warehouse.write(batch, to) for batch in batches]
-        # With nothing new to write, what is stored is still counted.
-        reports = reports or [self._warehouse.write(Batch(pd.DataFrame()), to)]
-        _report(context, summed(reports))
+            for batch in batches:
+                report.add(self._warehouse.write(batch, to))
+        _tell(context, report, self._warehouse.contents(to))
 
     def load_input(self, context: dg.InputContext) -> pd.DataFrame:
         table = TABLES[context.asset_key.path[-1]]
@@ -122,10 +123,10 @@ def _batches(obj: object) -> Iterator[Iterable[Batch]]:
     raise TypeError(f"an asset returns a frame, Batch or Batches, not {type(obj).__name__}")
 
 
-def _report(context: dg.OutputContext, report: WriteReport) -> None:
+def _tell(context: dg.OutputContext, report: WriteReport, stored: Contents) -> None:
     context.add_output_metadata(
         {
-            "dagster/row_count": report.rows_total,
+            "dagster/row_count": stored.rows,
             "rows_received": report.received,
             "rows_changed": report.changed,
             "rows_restated": report.restated,
@@ -134,7 +135,8 @@ def _report(context: dg.OutputContext, report: WriteReport) -> None:
     if not context.has_asset_partitions:
         return
     for key in context.asset_partition_keys:
-        rows = report.rows_by_day.get(date.fromisoformat(key), 0)
+        day = stored.days.get(date.fromisoformat(key), DayContent(0, "no rows"))
         context.step_context.add_asset_metadata(
-            {"dagster/partition_row_count": rows}, partition_key=key
+            {"dagster/partition_row_count": day.rows, "content_hash": day.content_hash},
+            partition_key=key,
         )

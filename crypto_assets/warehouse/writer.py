@@ -4,8 +4,8 @@ Here belongs how rows get into a table without any being lost, doubled or half-w
 rows are is the assets' concern, who may open the file the session's.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import date, datetime
 
 import duckdb
@@ -48,25 +48,17 @@ class Batches:
 
 @dataclass
 class WriteReport:
-    """What writes did: rows by day as stored afterwards, and how many rows came and changed."""
+    """What writes did: how many rows came, and how many of them changed what was stored."""
 
-    rows_by_day: dict[date, int] = field(default_factory=dict)
-    rows_total: int = 0
     received: int = 0
     changed: int = 0
     restated: int = 0
 
-
-def summed(reports: Sequence[WriteReport]) -> WriteReport:
-    """Return what consecutive writes to one table and the same days did together."""
-    last = reports[-1]
-    return WriteReport(
-        last.rows_by_day,
-        last.rows_total,
-        sum(report.received for report in reports),
-        sum(report.changed for report in reports),
-        sum(report.restated for report in reports),
-    )
+    def add(self, later: "WriteReport") -> None:
+        """Take in what a later write did."""
+        self.received += later.received
+        self.changed += later.changed
+        self.restated += later.restated
 
 
 @dataclass(frozen=True)
@@ -116,7 +108,6 @@ def _write(connection: duckdb.DuckDBPyConnection, batch: Batch, to: Write) -> Wr
         connection.execute(f"DROP TABLE {_STAGED}")
     if batch.inspection:
         gaps.record(connection, table.name, batch.inspection)
-    _count_stored(connection, to, report)
     return report
 
 
@@ -284,19 +275,6 @@ def _replace(connection: duckdb.DuckDBPyConnection, to: Write) -> None:
     )
     order = _list((*([table.time_column] if table.time_column else []), *table.key))
     connection.execute(f"INSERT INTO {stored} BY NAME SELECT * FROM {_STAGED} ORDER BY {order}")
-
-
-def _count_stored(connection: duckdb.DuckDBPyConnection, to: Write, report: WriteReport) -> None:
-    stored = quoted(to.table.name)
-    row = connection.execute(f"SELECT count(*) FROM {stored}").fetchone()
-    report.rows_total = int(row[0]) if row else 0
-    if to.days and to.table.time_column:
-        day = day_of(to.table)
-        counts = connection.execute(
-            f"SELECT {day}, count(*) FROM {stored} WHERE {day} BETWEEN ? AND ? GROUP BY ALL",
-            list(to.days),
-        ).fetchall()
-        report.rows_by_day = dict(counts)
 
 
 def _same(left: str, right: str, columns: tuple[str, ...]) -> str:
