@@ -15,8 +15,8 @@ from crypto_assets.providers.coingecko_frames import MarketsPage
 from crypto_assets.providers.routes import SNAPSHOT_KEPT
 from crypto_assets.tables import Table
 from crypto_assets.warehouse.gaps import gap_days_sql
-from crypto_assets.warehouse.schema import day_of
 from crypto_assets.warehouse.session import quoted
+from crypto_assets.warehouse.sqls import day_of
 from crypto_assets.warehouse.warehouse import Warehouse
 
 # Of the days asked for, and of the nearest day chosen in time on either side of them.

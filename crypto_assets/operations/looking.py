@@ -11,8 +11,8 @@ from crypto_assets.warehouse import publishing
 from crypto_assets.warehouse.coverage import unfinished_closed_days
 from crypto_assets.warehouse.errors import WarehouseError
 from crypto_assets.warehouse.reading import connect
-from crypto_assets.warehouse.schema import day_of
 from crypto_assets.warehouse.session import quoted
+from crypto_assets.warehouse.sqls import day_of
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import pandas as pd
 from crypto_assets.tables import FIRST_FINAL_AT, TABLES, Column, Table
 from crypto_assets.warehouse.errors import WarehouseError
 from crypto_assets.warehouse.reading import connect
-from crypto_assets.warehouse.schema import key_json
 from crypto_assets.warehouse.session import quoted
+from crypto_assets.warehouse.sqls import key_json
 
 _OBSERVED_AT = Column("observed_at", "TIMESTAMP", "")
 

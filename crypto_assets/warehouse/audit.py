@@ -10,8 +10,8 @@ import duckdb
 
 from crypto_assets.tables import partitioned
 from crypto_assets.warehouse.rules import Rule, all_rules
-from crypto_assets.warehouse.schema import day_of
 from crypto_assets.warehouse.session import quoted
+from crypto_assets.warehouse.sqls import day_of
 
 # Calculated rows are stamped with the start of their step, which may lie before a publication.
 _SLACK = timedelta(days=1)

@@ -1,24 +1,30 @@
-"""What is stored of a table's days, in few words: how many rows, and a hash of their content.
+"""What is stored of each table and day, in few words: how many rows, and a hash of their content.
 
-Provenance is left out of the hash, so that two warehouses made at different times can be equal.
+Kept in the table `partitions` by the transaction that writes the rows, so that `verify` can tell
+rows that were changed by anything else. Provenance is left out of the hash: two warehouses made at
+different times can be equal.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import date
 
 import duckdb
+import pandas as pd
 
 from crypto_assets.tables import Table
-from crypto_assets.warehouse.schema import day_of
 from crypto_assets.warehouse.session import quoted
+from crypto_assets.warehouse.sqls import day_of
+
+EMPTY = "no rows"
 
 
 @dataclass(frozen=True)
 class DayContent:
     """The rows of one day; the hash does not depend on their order."""
 
-    rows: int
-    content_hash: str
+    rows: int = 0
+    content_hash: str = EMPTY
 
 
 @dataclass(frozen=True)
@@ -29,30 +35,62 @@ class Contents:
     days: dict[date, DayContent] = field(default_factory=dict)
 
 
+def record(connection: duckdb.DuckDBPyConnection, table: Table, days: Iterable[date]) -> None:
+    """Write down what is stored on some days, inside the caller's transaction."""
+    touched = pd.DataFrame({"day": pd.to_datetime(sorted(set(days)))})
+    if touched.empty or table.time_column is None:
+        return
+    connection.register("touched", touched)
+    try:
+        connection.execute(
+            "DELETE FROM partitions WHERE table_name = ? "
+            "AND day IN (SELECT CAST(day AS DATE) FROM touched)",
+            [table.name],
+        )
+        # The range lets DuckDB skip what lies outside it.
+        connection.execute(
+            f"""INSERT INTO partitions SELECT ?, * FROM ({by_day_sql(table)})
+            WHERE day BETWEEN ? AND ? AND day IN (SELECT CAST(day AS DATE) FROM touched)""",
+            [table.name, touched["day"].iloc[0], touched["day"].iloc[-1]],
+        )
+    finally:
+        connection.unregister("touched")
+
+
+def record_all(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
+    """Write down what is stored on all days, inside the caller's transaction."""
+    connection.execute("DELETE FROM partitions WHERE table_name = ?", [table.name])
+    connection.execute(
+        f"INSERT INTO partitions SELECT ?, * FROM ({by_day_sql(table)})", [table.name]
+    )
+
+
 def contents(
     connection: duckdb.DuckDBPyConnection, table: Table, days: tuple[date, date] | None
 ) -> Contents:
-    """Return how many rows a table has, and what is on the days [first, last]."""
-    name = quoted(table.name)
-    row = connection.execute(f"SELECT count(*) FROM {name}").fetchone()
+    """Return how many rows a table has, and what is written down of the days [first, last]."""
+    row = connection.execute(f"SELECT count(*) FROM {quoted(table.name)}").fetchone()
     total = int(row[0]) if row else 0
-    if days is None or table.time_column is None:
+    if days is None:
         return Contents(total)
-    day = day_of(table)
     found = connection.execute(
-        f"SELECT {day}, count(*), {hash_sql(table)} FROM {name} "
-        f"WHERE {day} BETWEEN ? AND ? GROUP BY ALL",
-        list(days),
+        "SELECT day, rows_stored, content_hash FROM partitions "
+        "WHERE table_name = ? AND day BETWEEN ? AND ?",
+        [table.name, *days],
     ).fetchall()
-    return Contents(total, {on: DayContent(rows, content) for on, rows, content in found})
+    return Contents(total, {day: DayContent(rows, content) for day, rows, content in found})
 
 
-def hash_sql(table: Table) -> str:
-    """Return the SQL aggregate that hashes the content of rows, whatever their order.
+def by_day_sql(table: Table) -> str:
+    """Return a query of what is stored: day, rows_stored, content_hash.
 
     DuckDB's own hash is forty times as fast as a cryptographic one, and its version is part of
     the result, because another version may hash otherwise.
     """
     columns = ", ".join(map(quoted, table.content_columns))
-    # Keys are unique, so no two rows can cancel each other out.
-    return f"concat('duckdb-', version(), ':', lower(hex(bit_xor(hash({columns})))))"
+    return (
+        f"SELECT {day_of(table)} AS day, count(*) AS rows_stored, "
+        # Keys are unique, so no two rows can cancel each other out.
+        f"concat('duckdb-', version(), ':', lower(hex(bit_xor(hash({columns}))))) AS content_hash "
+        f"FROM {quoted(table.name)} GROUP BY ALL"
+    )

@@ -17,8 +17,9 @@ from crypto_assets.periods import wall_now
 from crypto_assets.tables import TABLES
 from crypto_assets.warehouse import publishing
 from crypto_assets.warehouse.contents import Contents, DayContent
-from crypto_assets.warehouse.schema import Identity, day_of
+from crypto_assets.warehouse.schema import Identity
 from crypto_assets.warehouse.session import quoted
+from crypto_assets.warehouse.sqls import day_of
 from crypto_assets.warehouse.warehouse import Warehouse
 from crypto_assets.warehouse.writer import Batch, Batches, Write, WriteReport
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import date
 
 from crypto_assets.tables import TABLES, Table, partitioned
-from crypto_assets.warehouse.schema import day_of
 from crypto_assets.warehouse.session import quoted
+from crypto_assets.warehouse.sqls import day_of
 
 # Tables whose series can be missing by themselves; calculated ones follow their inputs.
 _WITH_SERIES = ("market_caps", "ohlc_hourly", "ohlc_daily", "etf_flows")

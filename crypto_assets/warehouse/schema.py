@@ -10,11 +10,11 @@ import duckdb
 
 from crypto_assets.periods import wall_now
 from crypto_assets.tables import TABLES, Table, partitioned
+from crypto_assets.warehouse import contents, migrations
 from crypto_assets.warehouse.errors import WarehouseError
 from crypto_assets.warehouse.gaps import gap_days_sql
 from crypto_assets.warehouse.session import quoted, roll_back
-
-SCHEMA_VERSION = 1
+from crypto_assets.warehouse.sqls import day_of
 
 _BESIDE_TABLES = """
 CREATE TABLE IF NOT EXISTS gaps (
@@ -30,6 +30,10 @@ CREATE TABLE IF NOT EXISTS restatements (
 );
 CREATE TABLE IF NOT EXISTS schema_migrations (
     version INTEGER NOT NULL, name VARCHAR NOT NULL, applied_at TIMESTAMP NOT NULL
+);
+CREATE TABLE IF NOT EXISTS partitions (
+    table_name VARCHAR NOT NULL, day DATE NOT NULL,
+    rows_stored BIGINT NOT NULL, content_hash VARCHAR NOT NULL
 );
 CREATE TABLE IF NOT EXISTS warehouse_info (
     is_sandbox BOOLEAN NOT NULL, history_start DATE NOT NULL, created_at TIMESTAMP NOT NULL
@@ -56,9 +60,8 @@ def ensure_schema(connection: duckdb.DuckDBPyConnection, identity: Identity) -> 
         if "schema_migrations" not in existing:
             _create(connection, identity)
         else:
-            _check_version(connection)
             _check_identity(connection, identity)
-            _add_columns(connection, existing)
+            _bring_up_to_date(connection, existing)
         connection.execute("COMMIT")
     except BaseException:
         roll_back(connection)
@@ -71,19 +74,6 @@ def create_table_sql(table: Table) -> str:
         f"{quoted(c.name)} {c.type}{'' if c.nullable else ' NOT NULL'}" for c in table.all_columns
     )
     return f"CREATE TABLE {quoted(table.name)} ({columns})"
-
-
-def day_of(table: Table, alias: str = "") -> str:
-    """Return the SQL expression of the day a row belongs to."""
-    if table.time_column is None:
-        raise ValueError(f"{table.name} has no days")
-    return f"CAST({alias}{quoted(table.time_column)} AS DATE)"
-
-
-def key_json(alias: str, table: Table) -> str:
-    """Return the SQL of a row's key as JSON, as `restatements` names rows."""
-    parts = ", ".join(f"{quoted(name)} := {alias}.{quoted(name)}" for name in table.key)
-    return f"CAST(to_json(struct_pack({parts})) AS VARCHAR)"
 
 
 def _existing_columns(connection: duckdb.DuckDBPyConnection) -> dict[str, set[str]]:
@@ -100,9 +90,7 @@ def _create(connection: duckdb.DuckDBPyConnection, identity: Identity) -> None:
         connection.execute(create_table_sql(table))
         _comment(connection, table)
     connection.execute(_coverage_view_sql())
-    connection.execute(
-        "INSERT INTO schema_migrations VALUES (?, 'create', ?)", [SCHEMA_VERSION, wall_now()]
-    )
+    migrations.record(connection, migrations.newest(), "create")
     connection.execute(
         "INSERT INTO warehouse_info VALUES (?, ?, ?)",
         [identity.is_sandbox, identity.history_start, wall_now()],
@@ -122,13 +110,17 @@ def _literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _check_version(connection: duckdb.DuckDBPyConnection) -> None:
-    row = connection.execute("SELECT max(version) FROM schema_migrations").fetchone()
-    if row and row[0] > SCHEMA_VERSION:
-        raise WarehouseError(
-            f"this warehouse has schema version {row[0]}, this program knows {SCHEMA_VERSION}: "
-            "upgrade crypto_assets, or use another home; nothing was changed"
-        )
+def _bring_up_to_date(connection: duckdb.DuckDBPyConnection, existing: dict[str, set[str]]) -> None:
+    migrated = migrations.migrate(connection)
+    if migrated:
+        existing = _existing_columns(connection)
+    added = _add_columns(connection, existing)
+    if "partitions" not in existing:
+        connection.execute(_BESIDE_TABLES)
+        for table in partitioned():
+            contents.record_all(connection, table)
+    if migrated or added:
+        connection.execute(_coverage_view_sql())
 
 
 def _check_identity(connection: duckdb.DuckDBPyConnection, identity: Identity) -> None:
@@ -148,7 +140,7 @@ def _check_identity(connection: duckdb.DuckDBPyConnection, identity: Identity) -
         )
 
 
-def _add_columns(connection: duckdb.DuckDBPyConnection, existing: dict[str, set[str]]) -> None:
+def _add_columns(connection: duckdb.DuckDBPyConnection, existing: dict[str, set[str]]) -> bool:
     changed = False
     for table in TABLES.values():
         if table.name not in existing:
@@ -169,8 +161,7 @@ def _add_columns(connection: duckdb.DuckDBPyConnection, existing: dict[str, set[
             )
             _comment(connection, table)
             changed = True
-    if changed:
-        connection.execute(_coverage_view_sql())
+    return changed
 
 
 def _coverage_view_sql() -> str:

@@ -9,8 +9,8 @@ from datetime import date, datetime, timedelta
 
 from crypto_assets.periods import close_of, wall_now
 from crypto_assets.tables import EMA_SIGNALS, TABLES, Table, partitioned
-from crypto_assets.warehouse.schema import day_of
 from crypto_assets.warehouse.session import quoted
+from crypto_assets.warehouse.sqls import day_of
 from crypto_assets.warehouse.warehouse import Warehouse
 
 SpanPairs = Sequence[tuple[int, int]]

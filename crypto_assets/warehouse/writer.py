@@ -11,12 +11,12 @@ from datetime import date, datetime
 import duckdb
 import pandas as pd
 
-from crypto_assets.periods import wall_now
+from crypto_assets.periods import days, wall_now
 from crypto_assets.tables import FIRST_FINAL_AT, Table
-from crypto_assets.warehouse import gaps
+from crypto_assets.warehouse import contents, gaps
 from crypto_assets.warehouse.errors import ContractViolationError
-from crypto_assets.warehouse.schema import day_of, key_json
 from crypto_assets.warehouse.session import quoted, roll_back
+from crypto_assets.warehouse.sqls import day_of, key_json
 from crypto_assets.warehouse.validation import check_rows, conform, violation
 
 _STAGED = "staged"
@@ -97,6 +97,7 @@ def _write(connection: duckdb.DuckDBPyConnection, batch: Batch, to: Write) -> Wr
         _stage(connection, batch.rows, to)
         check_rows(connection, _STAGED, table)
         _check_days(connection, to)
+        touched = _touched_days(connection, to)
         if not table.derived and table.time_column:
             _keep_better_rows(connection, table)
         report.changed = _count_changed(connection, table)
@@ -106,6 +107,7 @@ def _write(connection: duckdb.DuckDBPyConnection, batch: Batch, to: Write) -> Wr
             _leave_unchanged_rows(connection, table)
         _replace(connection, to)
         connection.execute(f"DROP TABLE {_STAGED}")
+        contents.record(connection, table, touched)
     if batch.inspection:
         gaps.record(connection, table.name, batch.inspection)
     return report
@@ -160,6 +162,15 @@ def _check_days(connection: duckdb.DuckDBPyConnection, to: Write) -> None:
     if len(outside):
         rule = f"days within the partitions asked for, {to.days[0]} to {to.days[1]}"
         raise violation(to.table, rule, len(outside), outside)
+
+
+def _touched_days(connection: duckdb.DuckDBPyConnection, to: Write) -> set[date]:
+    """Return the days whose rows a write may change: a derived table is replaced in its range."""
+    if to.table.time_column is None:
+        return set()
+    rows = connection.execute(f"SELECT DISTINCT {day_of(to.table)} FROM {_STAGED}").fetchall()
+    asked = days(*to.days) if to.table.derived and to.days else ()
+    return {day for (day,) in rows} | set(asked)
 
 
 def _keep_better_rows(connection: duckdb.DuckDBPyConnection, table: Table) -> None:

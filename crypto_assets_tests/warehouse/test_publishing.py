@@ -356,4 +356,4 @@ def test_a_published_file_holds_everything_by_itself(home: Path, put: Put) -> No
     put(1.0)
     publish_run(home, "run-1")
     with duckdb.connect(str((home / LINK_NAME).resolve()), read_only=True) as connection:
-        assert connection.execute("SELECT count(*) FROM duckdb_tables()").fetchone() == (13,)
+        assert connection.execute("SELECT count(*) FROM duckdb_tables()").fetchone() == (14,)

@@ -13,7 +13,9 @@ import pytest
 from crypto_assets import tables
 from crypto_assets.tables import RANKS, TABLES, Column
 from crypto_assets.warehouse.errors import WarehouseError
-from crypto_assets.warehouse.schema import SCHEMA_VERSION, Identity, create_table_sql, day_of
+from crypto_assets.warehouse.migrations import newest
+from crypto_assets.warehouse.schema import Identity, create_table_sql
+from crypto_assets.warehouse.sqls import day_of
 from crypto_assets.warehouse.warehouse import Warehouse
 from crypto_assets.warehouse.writer import Batch
 from crypto_assets_tests.warehouse import frames
@@ -36,7 +38,13 @@ def test_a_new_warehouse_has_the_nine_tables_and_those_beside_them(
     memory: duckdb.DuckDBPyConnection,
 ) -> None:
     found = {row[0] for row in memory.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
-    assert found == NINE | {"gaps", "restatements", "schema_migrations", "warehouse_info"}
+    assert found == NINE | {
+        "gaps",
+        "restatements",
+        "partitions",
+        "schema_migrations",
+        "warehouse_info",
+    }
     views = memory.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()
     assert views == [("coverage",)]
 
@@ -134,9 +142,9 @@ def test_the_start_of_history_is_fixed_once_set(warehouse: Warehouse) -> None:
 def test_a_newer_schema_is_refused_and_left_alone(warehouse: Warehouse) -> None:
     with warehouse.session("test") as connection:
         connection.execute(
-            "INSERT INTO schema_migrations VALUES (?, 'tomorrow', now())", [SCHEMA_VERSION + 1]
+            "INSERT INTO schema_migrations VALUES (?, 'tomorrow', now())", [newest() + 1]
         )
-    told = f"schema version {SCHEMA_VERSION + 1}, this program knows {SCHEMA_VERSION}: upgrade"
+    told = f"schema version {newest() + 1}, this program knows {newest()}: upgrade"
     refused(warehouse, frames.IDENTITY, told)
 
 
