@@ -1,0 +1,110 @@
+"""Is a warehouse what its contracts, gaps and hashes say? Looks, and changes nothing."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import duckdb
+
+from crypto_assets.tables import TABLES, Table, partitioned
+from crypto_assets.warehouse.contents import by_day_sql
+from crypto_assets.warehouse.errors import ContractViolationError
+from crypto_assets.warehouse.rules import all_rules
+from crypto_assets.warehouse.session import quoted
+from crypto_assets.warehouse.sqls import day_of
+from crypto_assets.warehouse.validation import check_rows
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One thing that was verified of one table; `told` says what is wrong where it is not fine."""
+
+    table: str
+    what: str
+    is_fine: bool
+    told: str = ""
+
+
+def verify(connection: duckdb.DuckDBPyConnection) -> Iterator[Verdict]:
+    """Yield a verdict for each table's contract, hashes, rules and gaps."""
+    for table in TABLES.values():
+        yield _contract(connection, table)
+    for table in partitioned():
+        yield _hashes(connection, table)
+        yield _rules(connection, table)
+        yield _gaps(connection, table)
+
+
+def _contract(connection: duckdb.DuckDBPyConnection, table: Table) -> Verdict:
+    try:
+        check_rows(connection, table.name, table)
+    except ContractViolationError as error:
+        return Verdict(table.name, "contract and keys", False, str(error))
+    return Verdict(table.name, "contract and keys", True)
+
+
+def _hashes(connection: duckdb.DuckDBPyConnection, table: Table) -> Verdict:
+    """Compare the stored rows with what their own transactions wrote down of them."""
+    rows = connection.execute(
+        f"""SELECT coalesce(now.day, then.day)
+        FROM ({by_day_sql(table)}) AS now
+        FULL JOIN (FROM partitions WHERE table_name = ?) AS then ON then.day = now.day
+        WHERE now.rows_stored IS DISTINCT FROM then.rows_stored
+            -- Another version of DuckDB may hash otherwise; the count of rows still tells.
+            OR (split_part(now.content_hash, ':', 1) = split_part(then.content_hash, ':', 1)
+                AND now.content_hash <> then.content_hash)
+        ORDER BY 1""",
+        [table.name],
+    ).fetchall()
+    if not rows:
+        return Verdict(table.name, "content hashes", True)
+    return Verdict(
+        table.name,
+        "content hashes",
+        False,
+        f"the rows of {len(rows)} days, {rows[0][0]} to {rows[-1][0]}, are not those that were "
+        "written: something else changed the file; restore a backup, or run 'crypto-assets rebuild'",
+    )
+
+
+def _rules(connection: duckdb.DuckDBPyConnection, table: Table) -> Verdict:
+    row = connection.execute(
+        f"SELECT min({day_of(table)}), max({day_of(table)}) FROM {quoted(table.name)}"
+    ).fetchone()
+    if row is None or row[0] is None:
+        return Verdict(table.name, "quality rules", True)
+    broken = []
+    for rule in all_rules():
+        if rule.table == table.name and rule.is_error:
+            found = connection.execute(
+                f"SELECT count(*) FROM ({rule.offenders})", rule.parameters((row[0], row[1]))
+            ).fetchone()
+            if found and found[0]:
+                broken.append(f"{rule.name} ({found[0]} rows)")
+    told = f"broken: {', '.join(broken)}; materialize these days again" if broken else ""
+    return Verdict(table.name, "quality rules", not broken, told)
+
+
+def _gaps(connection: duckdb.DuckDBPyConnection, table: Table) -> Verdict:
+    """A gap may lie beside rows that are provisional or approximate, never over final exact ones."""
+    overlaps = connection.execute(
+        "SELECT count(*) FROM gaps AS a JOIN gaps AS b ON a.table_name = b.table_name "
+        "AND a.series = b.series AND a.first_day < b.first_day AND a.last_day >= b.first_day "
+        "WHERE a.table_name = ?",
+        [table.name],
+    ).fetchone()
+    told = ""
+    if overlaps and overlaps[0]:
+        told = f"{overlaps[0]} gaps overlap; materialize these days again"
+    if table.series_column:
+        whole = connection.execute(
+            f"""SELECT count(*) FROM (
+                SELECT {quoted(table.series_column)} AS series, {day_of(table)} AS day
+                FROM {quoted(table.name)} GROUP BY ALL
+                HAVING bool_and(is_final) AND count(*) >= {table.rows_a_day}
+            ) AS stored JOIN gaps ON gaps.table_name = ? AND gaps.state = 'missing'
+            AND gaps.series = stored.series AND stored.day BETWEEN first_day AND last_day""",
+            [table.name],
+        ).fetchone()
+        if whole and whole[0]:
+            told = f"{whole[0]} days are said to be missing and are there; materialize them again"
+    return Verdict(table.name, "gaps", not told, told)
