@@ -8,6 +8,7 @@ import dagster as dg
 from crypto_assets.assets.build import build_assets, daily_partitions
 from crypto_assets.assets.resource import platform_resource
 from crypto_assets.automation.jobs import REFRESHES, build_jobs
+from crypto_assets.automation.maintenance import build_maintenance, build_maintenance_schedules
 from crypto_assets.automation.schedules import build_schedules
 from crypto_assets.automation.sensors import build_sensors
 from crypto_assets.checks.build import build_checks
@@ -22,6 +23,7 @@ def build_definitions(
     """Return the platform for one set of settings; `resource_overrides` replace resources."""
     partitions = daily_partitions(settings.history.start)
     jobs = build_jobs()
+    maintenance = build_maintenance(settings)
     resources: dict[str, Any] = {
         "io_manager": WarehouseIOManager(
             database=str(settings.home / FILE_NAME),
@@ -35,8 +37,11 @@ def build_definitions(
     return dg.Definitions(
         assets=build_assets(partitions),
         asset_checks=build_checks(),
-        jobs=list(jobs.values()),
-        schedules=build_schedules(settings, jobs),
+        jobs=[*jobs.values(), *maintenance.values()],
+        schedules=[
+            *build_schedules(settings, jobs),
+            *build_maintenance_schedules(settings, maintenance),
+        ],
         sensors=build_sensors(settings, jobs),
         resources={**resources, **(resource_overrides or {})},
         # Network time is what costs, and threads inside a step serve that; a process a step

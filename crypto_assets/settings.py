@@ -263,6 +263,33 @@ class PublishingSettings(_Section):
     )
 
 
+class BackupSettings(_Section):
+    """Where backups go."""
+
+    url: str | None = Field(
+        None, description="Folder or fsspec URL; by default `backups` in the home."
+    )
+    format: Literal["parquet", "csv"] = Field("parquet", description="What its files are.")
+    keep: Number = Field(7, ge=1, description="How many backups stay.")
+
+
+class HousekeepingSettings(_Section):
+    """How long what piles up is kept."""
+
+    keep_runs_days: Number = Field(
+        60, ge=1, description="Dagster's runs, events and logs older than this go."
+    )
+
+
+class RestatementSettings(_Section):
+    """How final values are looked at again."""
+
+    coins_a_day: Number = Field(
+        3, ge=0, le=250, description="Coins whose final history is fetched again each day."
+    )
+    days: Number = Field(90, ge=1, le=365, description="How far back it is fetched again.")
+
+
 class ScheduleSettings(_Section):
     """When things run (cron expressions, UTC)."""
 
@@ -273,6 +300,9 @@ class ScheduleSettings(_Section):
     fear_greed: Cron = Field("10 0 * * *", description="Fear & greed.")
     daily_close: Cron = Field("0 1 * * *", description="All that became final of yesterday.")
     etf_flows: Cron = Field("30 9 * * *", description="ETF flows of the last 20 trading days.")
+    restatements: Cron = Field("45 2 * * *", description="Final values looked at again.")
+    backup: Cron = Field("15 3 * * *", description="A backup.")
+    housekeeping: Cron = Field("30 3 * * *", description="What piled up is cleared away.")
     enabled: bool = Field(True, description="Whether schedules and sensors run by default.")
 
 
@@ -297,6 +327,9 @@ class Settings(_Section):
     fetch: FetchSettings = Field(default_factory=FetchSettings)
     raw: RawSettings = Field(default_factory=RawSettings)
     publishing: PublishingSettings = Field(default_factory=PublishingSettings)
+    backup: BackupSettings = Field(default_factory=BackupSettings)
+    housekeeping: HousekeepingSettings = Field(default_factory=HousekeepingSettings)
+    restatements: RestatementSettings = Field(default_factory=RestatementSettings)
     schedules: ScheduleSettings = Field(default_factory=ScheduleSettings)
     sandbox: SandboxSettings | None = Field(None, description="Marks a sandbox home.")
 

@@ -54,7 +54,8 @@ class Asked:
 class Histories:
     """Histories of several coins: asked for at `now`, all answered or given up at `checked_at`.
 
-    `in_time` are days whose coins were chosen with what was known then.
+    `in_time` are days whose coins were chosen with what was known then. In a recheck, final days
+    were asked for again: what did not come is not missing.
     """
 
     now: datetime
@@ -62,6 +63,7 @@ class Histories:
     plan: str
     in_time: tuple[Interval, ...]
     asked: tuple[Asked, ...]
+    is_recheck: bool = False
     kind: Literal["histories"] = "histories"
 
 

@@ -14,7 +14,14 @@ import pandas as pd
 from crypto_assets.assets.deliveries import Asked, Histories, Refusal, expanded
 from crypto_assets.assets.fetching import Outcome, fail_if_too_much_missing, fetch_slices
 from crypto_assets.assets.platform import Platform
-from crypto_assets.assets.universe import Fresh, KnownDays, Tracked, coins_with_hours, unsettled
+from crypto_assets.assets.universe import (
+    Fresh,
+    KnownDays,
+    Tracked,
+    coins_with_hours,
+    final_days,
+    unsettled,
+)
 from crypto_assets.periods import close_of, intervals, is_final, midnight
 from crypto_assets.providers import routes
 from crypto_assets.providers.coingecko import CoinGecko
@@ -67,13 +74,16 @@ def needed(
 ) -> Needed:
     """Return what has to be asked for to settle the tracked days; makes no call."""
     plan = platform.plan
-    known = unsettled(
-        platform.warehouse,
-        table,
-        tracked,
-        exact_from=routes.exact_from(table.name, plan),
-        fresh=_fresh(table, now),
-    )
+    if platform.recheck_on is not None:
+        known = _to_recheck(platform, tracked, table, platform.recheck_on)
+    else:
+        known = unsettled(
+            platform.warehouse,
+            table,
+            tracked,
+            exact_from=routes.exact_from(table.name, plan),
+            fresh=_fresh(table, now),
+        )
     oldest = routes.reachable_from(table.name, plan, now)
     reachable = {coin: [d for d in of_coin if d >= oldest] for coin, of_coin in known.items()}
     # Those are told of once: no later run can do better, but on another plan.
@@ -140,6 +150,16 @@ def is_answered(
     except Probe.Told as told:
         return told.is_answered
     raise AssertionError("a probe never answers")
+
+
+def _to_recheck(
+    platform: Platform, tracked: Mapping[date, Tracked], table: Table, on: date
+) -> dict[str, KnownDays]:
+    """Return the final days of the coins whose turn it is: every coin's, as the days go on."""
+    coins = sorted({coin for of_day in tracked.values() for coin in of_day.coins})
+    a_day = platform.settings.restatements.coins_a_day
+    turn = [coins[(on.toordinal() * a_day + n) % len(coins)] for n in range(a_day)] if coins else []
+    return final_days(platform.warehouse, table, turn, min(tracked), max(tracked))
 
 
 def _fresh(table: Table, now: datetime) -> Fresh:
@@ -217,7 +237,14 @@ class _Teller:
         platform = self.platform
         # All of it was observed by now, so that no later run takes these answers for news.
         checked_at = checked_at or platform.clock.now()
-        histories = Histories(self.now, checked_at, platform.plan.name, self.in_time, tuple(asked))
+        histories = Histories(
+            self.now,
+            checked_at,
+            platform.plan.name,
+            self.in_time,
+            tuple(asked),
+            is_recheck=platform.recheck_on is not None,
+        )
         platform.note(self.filling.table, histories)
         raw_ids = [raw_id for of_coin in asked for raw_id in of_coin.raw_ids]
         return replace(
@@ -259,6 +286,8 @@ def history_batch(
         ]
     frames = [of.rows.drop(columns=["day", "ends_at"]) for of in found if of.rows is not None]
     rows = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+    if histories.is_recheck:
+        return Batch(rows)
     return Batch(rows, Inspection(inspected, gaps, histories.checked_at))
 
 

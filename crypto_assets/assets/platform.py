@@ -5,7 +5,7 @@ Connections are opened on first use and closed when the run ends. No data flows 
 
 from collections.abc import Iterable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import date, timedelta
 from functools import cached_property, partial
 
 import dagster as dg
@@ -40,6 +40,8 @@ class Platform:
         self.warehouse = Warehouse.of(settings)
         self._run_id = run_id
         self._run_log = run_log
+        self.recheck_on: date | None = None
+        """On which day's behalf this run looks at final values again, if it does."""
         self.refusal: str | None = None
         """Why CoinGecko is not to be asked by this run."""
         self._clients: list[HttpClient] = []

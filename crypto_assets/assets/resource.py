@@ -13,6 +13,9 @@ from crypto_assets.assets.platform import Platform
 from crypto_assets.settings import Settings
 from crypto_assets.warehouse.io_manager import RANGE_TAGS
 
+RECHECK_TAG = "crypto_assets/recheck"
+"""A run with it fetches the final days of a few coins again; its value is the day it is done on."""
+
 _PARTITION_TAG = "dagster/partition"
 
 
@@ -31,6 +34,8 @@ def platform_resource(
         opened = Platform(settings, run.run_id if run else "", context.log)
         try:
             if run is not None:
+                told = run.tags.get(RECHECK_TAG)
+                opened.recheck_on = date.fromisoformat(told) if told else None
                 opened.refusal = _beyond_budget(opened, run, tables_of_job)
             yield opened
             opened.bound_raw_store()

@@ -186,6 +186,28 @@ def unsettled(
     return found
 
 
+def final_days(
+    warehouse: Warehouse, table: Table, coins: Sequence[str], first: date, last: date
+) -> dict[str, KnownDays]:
+    """Return the days of [first, last] of which the provider's history told final exact values.
+
+    A close that a snapshot told is another observation than the history's, not an older one.
+    """
+    exact = "AND exactness = 'exact'" if table.has_exactness else ""
+    day = day_of(table)
+    rows = warehouse.query(
+        f"SELECT coin_id, {day} AS day, max(observed_at) AS known_at FROM {quoted(table.name)} "
+        f"WHERE list_contains(?, coin_id) AND {day} BETWEEN ? AND ? AND is_final {exact} "
+        "AND NOT ends_with(source, 'coins/markets') GROUP BY 1, 2 ORDER BY 1, 2",
+        [list(coins), first, last],
+        purpose=f"planning {table.name}",
+    )
+    found: dict[str, KnownDays] = {}
+    for coin, stamp, known_at in rows.itertuples(index=False):
+        found.setdefault(coin, {})[stamp.date()] = known_at.to_pydatetime()
+    return found
+
+
 def coins_with_hours(
     warehouse: Warehouse, table: Table, first: datetime, end: datetime
 ) -> frozenset[str]:

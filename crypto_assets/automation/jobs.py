@@ -52,6 +52,11 @@ DERIVED = Refresh(
     "Calculated tables of days whose inputs changed after they were computed.",
     ("ranks", "ema_signals", "daily_snapshot"),
 )
+RESTATEMENTS = Refresh(
+    "restatements_check",
+    "Final values of a few coins fetched again, to see what the provider changed since.",
+    ("market_caps", "ohlc_daily"),
+)
 REFRESHES = (
     EVERYTHING,
     MARKET_REFRESH,
@@ -60,6 +65,7 @@ REFRESHES = (
     DAILY_CLOSE,
     ETF_FLOWS,
     DERIVED,
+    RESTATEMENTS,
 )
 
 

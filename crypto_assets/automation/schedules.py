@@ -1,12 +1,13 @@
 """When the jobs run, and for which days. Cron expressions come from the settings, in UTC."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from crypto_assets.assets.resource import RECHECK_TAG
 from crypto_assets.automation import jobs
 from crypto_assets.periods import DAY
 from crypto_assets.settings import ScheduleSettings, Settings
@@ -28,6 +29,7 @@ class Tick:
     first: date
     last: date
     tables: tuple[str, ...]
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 def market_tick(at: datetime) -> Tick:
@@ -54,6 +56,13 @@ def daily_close_tick(at: datetime) -> Tick:
     return Tick(at.date() - CATCH_UP_DAYS * DAY, at.date() - DAY, jobs.DAILY_CLOSE.tables)
 
 
+def restatements_tick(at: datetime, look_back_days: int = 90) -> Tick:
+    """Ask for the last months; which coins is told by the day."""
+    first = at.date() - look_back_days * DAY
+    tags = {RECHECK_TAG: at.date().isoformat()}
+    return Tick(first, at.date() - DAY, jobs.RESTATEMENTS.tables, tags)
+
+
 def etf_flows_tick(at: datetime) -> Tick:
     """Ask for yesterday and all days that may still be revised."""
     return Tick(at.date() - _ETF_LOOK_BACK, at.date() - DAY, jobs.ETF_FLOWS.tables)
@@ -65,6 +74,7 @@ _TICKS: dict[str, tuple[jobs.Refresh, Callable[[datetime], Tick]]] = {
     "fear_greed": (jobs.FEAR_GREED, fear_greed_tick),
     "daily_close": (jobs.DAILY_CLOSE, daily_close_tick),
     "etf_flows": (jobs.ETF_FLOWS, etf_flows_tick),
+    "restatements": (jobs.RESTATEMENTS, restatements_tick),
 }
 
 
@@ -96,12 +106,16 @@ def _schedule(
     def request(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         at = context.scheduled_execution_time.astimezone(timezone.utc).replace(tzinfo=None)
         asked = tick(at)
+        if name == "restatements":
+            if not settings.restatements.coins_a_day:
+                return dg.SkipReason("restatements.coins_a_day is 0.")
+            asked = restatements_tick(at, settings.restatements.days)
         first = max(asked.first, settings.history.start)
         if first > asked.last:
             return dg.SkipReason(f"{asked.last} lies before the first day of this home, {first}.")
         return dg.RunRequest(
             asset_selection=[dg.AssetKey(table) for table in asked.tables],
-            tags=range_tags(first, asked.last),
+            tags={**range_tags(first, asked.last), **asked.tags},
         )
 
     cron = _cron(settings.schedules, name)

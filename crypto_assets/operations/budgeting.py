@@ -13,6 +13,7 @@ from datetime import date, datetime
 from crypto_assets.assets.candles import is_headline_only
 from crypto_assets.assets.planning import FIXED
 from crypto_assets.assets.platform import plan_of
+from crypto_assets.assets.resource import RECHECK_TAG
 from crypto_assets.assets.universe import tracked_by_day
 from crypto_assets.automation.schedules import Tick, scheduled_ticks
 from crypto_assets.periods import DAY, close_of, day_closed_by_snapshot, days, is_final
@@ -155,8 +156,11 @@ class _Month:
             if name in FIXED:
                 calls = FIXED[name][2]
             elif name in routes.ROUTES:
-                wanted = [d for d in days(tick.first, tick.last) if self._is_wanted(name, d)]
-                calls = self._asked(name, wanted, at)
+                asked = list(days(tick.first, tick.last))
+                if RECHECK_TAG in tick.tags:
+                    calls = self._rechecked(name, asked, at)
+                else:
+                    calls = self._asked(name, [d for d in asked if self._is_wanted(name, d)], at)
             else:
                 continue
             self.calls[name] += calls
@@ -185,6 +189,10 @@ class _Month:
             self._asked_hours.add(at.date())
         a_coin = routes.calls(name, wanted, at, self._plan, has_cut_hours=has_cut_hours)
         return calls + self._coins(name) * len(a_coin)
+
+    def _rechecked(self, name: str, asked: list[date], at: datetime) -> int:
+        coins = self._settings.restatements.coins_a_day
+        return coins * len(routes.calls(name, asked, at, self._plan))
 
     def _coins(self, name: str) -> int:
         universe = self._settings.universe

@@ -19,6 +19,7 @@ from crypto_assets.providers.errors import ProviderError
 from crypto_assets.providers.raw import Delivery, NotStoredError
 from crypto_assets.settings import Settings
 from crypto_assets.tables import TABLES, Table
+from crypto_assets.warehouse import contents
 from crypto_assets.warehouse.errors import ContractViolationError, WarehouseError
 from crypto_assets.warehouse.publishing import is_behind, publish_run
 from crypto_assets.warehouse.schema import ensure_schema
@@ -148,6 +149,7 @@ def _take_over_derived(warehouse: Warehouse) -> None:
             if table.derived:
                 name = quoted(table.name)
                 connection.execute(f"INSERT INTO {name} BY NAME FROM before.main.{name}")
+                contents.record_all(connection, table)
 
 
 @contextmanager

@@ -108,7 +108,7 @@ def restore(source: str | Path, path: Path) -> Manifest:
     """
     if path.exists():
         raise WarehouseError(
-            f"there is a warehouse in {path.parent}: restore into an empty home, nothing was changed"
+            f"there is a warehouse in {path.parent}: restore into an empty home; nothing changed"
         )
     place = Place.of(source)
     manifest = read_manifest(place)
@@ -162,19 +162,6 @@ def prune(target: str | Path, keep: int) -> list[Place]:
         place.fs.rm_file((place / MANIFEST).path)
         place.fs.rm(place.path, recursive=True)
     return gone
-
-
-@contextmanager
-def as_database(place: Place) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Yield a database in a temporary folder with the tables of a backup, checked by its manifest."""
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "restored.duckdb"
-        restore(str(place), path)
-        connection = open_file(path)
-        try:
-            yield connection
-        finally:
-            connection.close()
 
 
 def _export(
@@ -278,8 +265,11 @@ def _explained(doing: str) -> Iterator[None]:
 
 
 def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
     with file.open("rb") as reader:
-        return hashlib.file_digest(reader, "sha256").hexdigest()
+        while block := reader.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _literal(path: Path) -> str:

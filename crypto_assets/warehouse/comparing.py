@@ -12,7 +12,7 @@ from crypto_assets.warehouse.sqls import day_of
 
 @dataclass(frozen=True)
 class Difference:
-    """How one table of two warehouses differs: rows of one only, rows of other content, and where."""
+    """How a table of two warehouses differs: rows of one only, rows of other content, where."""
 
     table: str
     rows_a: int

@@ -47,11 +47,13 @@ def record(connection: duckdb.DuckDBPyConnection, table: Table, days: Iterable[d
             "AND day IN (SELECT CAST(day AS DATE) FROM touched)",
             [table.name],
         )
-        # The range lets DuckDB skip what lies outside it.
+        time = quoted(table.time_column)
+        # A range of the bare column lets DuckDB skip what lies outside it.
+        within = f"WHERE {time} >= ? AND {time} < ?"
         connection.execute(
-            f"""INSERT INTO partitions SELECT ?, * FROM ({by_day_sql(table)})
-            WHERE day BETWEEN ? AND ? AND day IN (SELECT CAST(day AS DATE) FROM touched)""",
-            [table.name, touched["day"].iloc[0], touched["day"].iloc[-1]],
+            f"""INSERT INTO partitions SELECT ?, * FROM ({by_day_sql(table, within)})
+            WHERE day IN (SELECT CAST(day AS DATE) FROM touched)""",
+            [table.name, touched["day"].iloc[0], touched["day"].iloc[-1] + pd.Timedelta(days=1)],
         )
     finally:
         connection.unregister("touched")
@@ -81,7 +83,7 @@ def contents(
     return Contents(total, {day: DayContent(rows, content) for day, rows, content in found})
 
 
-def by_day_sql(table: Table) -> str:
+def by_day_sql(table: Table, where: str = "") -> str:
     """Return a query of what is stored: day, rows_stored, content_hash.
 
     DuckDB's own hash is forty times as fast as a cryptographic one, and its version is part of
@@ -92,5 +94,5 @@ def by_day_sql(table: Table) -> str:
         f"SELECT {day_of(table)} AS day, count(*) AS rows_stored, "
         # Keys are unique, so no two rows can cancel each other out.
         f"concat('duckdb-', version(), ':', lower(hex(bit_xor(hash({columns}))))) AS content_hash "
-        f"FROM {quoted(table.name)} GROUP BY ALL"
+        f"FROM {quoted(table.name)} {where} GROUP BY ALL"
     )

@@ -131,8 +131,14 @@ def _moment(text: str | None) -> datetime | None:
 
 def _write_state(home: Path, state: Publication) -> None:
     temporary = home / f"{_STATE}.new"
-    temporary.write_text(json.dumps(asdict(state), default=str, indent=1), encoding="utf-8")
-    temporary.replace(home / _STATE)
+    try:
+        temporary.write_text(json.dumps(asdict(state), default=str, indent=1), encoding="utf-8")
+        temporary.replace(home / _STATE)
+    except OSError as error:
+        raise WarehouseError(
+            f"can't write {home / _STATE} ({error.strerror}): make room or the folder writable; "
+            "the next run makes up for it"
+        ) from None
 
 
 def _next_version(home: Path, known: Publication) -> int:

@@ -32,9 +32,24 @@ def open_warehouse(
     with warehouse_lock(path, purpose, lock_timeout_seconds):
         connection = connect(path)
         try:
-            yield connection
+            with _told(path):
+                yield connection
         finally:
-            connection.close()
+            with _told(path):
+                connection.close()
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Say what to do where the disk, not the statement, is what failed."""
+    try:
+        yield
+    except (duckdb.IOException, duckdb.OutOfMemoryException, duckdb.TransactionException) as error:
+        reason = str(error).splitlines()[0]
+        raise WarehouseError(
+            f"can't write {path} ({reason}): make room on the disk or the file writable; what was "
+            "committed is whole, the next run goes on"
+        ) from None
 
 
 @contextmanager

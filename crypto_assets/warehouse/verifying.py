@@ -45,13 +45,13 @@ def _contract(connection: duckdb.DuckDBPyConnection, table: Table) -> Verdict:
 def _hashes(connection: duckdb.DuckDBPyConnection, table: Table) -> Verdict:
     """Compare the stored rows with what their own transactions wrote down of them."""
     rows = connection.execute(
-        f"""SELECT coalesce(now.day, then.day)
-        FROM ({by_day_sql(table)}) AS now
-        FULL JOIN (FROM partitions WHERE table_name = ?) AS then ON then.day = now.day
-        WHERE now.rows_stored IS DISTINCT FROM then.rows_stored
+        f"""SELECT coalesce(found.day, noted.day)
+        FROM ({by_day_sql(table)}) AS found
+        FULL JOIN (FROM partitions WHERE table_name = ?) AS noted ON noted.day = found.day
+        WHERE found.rows_stored IS DISTINCT FROM noted.rows_stored
             -- Another version of DuckDB may hash otherwise; the count of rows still tells.
-            OR (split_part(now.content_hash, ':', 1) = split_part(then.content_hash, ':', 1)
-                AND now.content_hash <> then.content_hash)
+            OR (split_part(found.content_hash, ':', 1) = split_part(noted.content_hash, ':', 1)
+                AND found.content_hash <> noted.content_hash)
         ORDER BY 1""",
         [table.name],
     ).fetchall()
@@ -62,7 +62,8 @@ def _hashes(connection: duckdb.DuckDBPyConnection, table: Table) -> Verdict:
         "content hashes",
         False,
         f"the rows of {len(rows)} days, {rows[0][0]} to {rows[-1][0]}, are not those that were "
-        "written: something else changed the file; restore a backup, or run 'crypto-assets rebuild'",
+        "written: something else changed the file; restore a backup, or run "
+        "'crypto-assets rebuild'",
     )
 
 
@@ -85,7 +86,7 @@ def _rules(connection: duckdb.DuckDBPyConnection, table: Table) -> Verdict:
 
 
 def _gaps(connection: duckdb.DuckDBPyConnection, table: Table) -> Verdict:
-    """A gap may lie beside rows that are provisional or approximate, never over final exact ones."""
+    """A gap may lie beside provisional or approximate rows, never over final exact ones."""
     overlaps = connection.execute(
         "SELECT count(*) FROM gaps AS a JOIN gaps AS b ON a.table_name = b.table_name "
         "AND a.series = b.series AND a.first_day < b.first_day AND a.last_day >= b.first_day "

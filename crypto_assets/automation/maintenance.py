@@ -1,0 +1,152 @@
+"""Jobs that keep a home in order: backups, and clearing away what piles up. No data is fetched."""
+
+import shutil
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from crypto_assets.providers.raw import RawStore
+from crypto_assets.settings import Settings
+from crypto_assets.tables import TABLES
+from crypto_assets.warehouse import backups
+
+if TYPE_CHECKING:
+    from dagster import JobDefinition
+
+BACKUP = "backup"
+HOUSEKEEPING = "housekeeping"
+_RECORDS_AT_ONCE = 500
+_ENDED = [
+    dg.DagsterRunStatus.SUCCESS,
+    dg.DagsterRunStatus.FAILURE,
+    dg.DagsterRunStatus.CANCELED,
+]
+
+
+@dataclass(frozen=True)
+class Cleared:
+    """What housekeeping took away, and how large the home is and may become."""
+
+    runs: int
+    responses: int
+    backups: int
+    home_bytes: int
+    bytes_a_run: int
+    """What one run leaves in Dagster's history, on average."""
+
+
+def backup_place(settings: Settings) -> str:
+    """Return where the backups of a home go."""
+    return settings.backup.url or str(settings.home / "backups")
+
+
+def clear_away(settings: Settings, instance: dg.DagsterInstance) -> Cleared:
+    """Prune runs, responses and backups as the settings say; running runs stay."""
+    before = datetime.now(timezone.utc) - timedelta(days=settings.housekeeping.keep_runs_days)
+    old = _old_runs(instance, before) - _runs_of_newest_partitions(instance)
+    for run_id in old:
+        instance.delete_run(run_id)
+        shutil.rmtree(settings.home / "logs" / "storage" / run_id, ignore_errors=True)
+    kept = settings.raw
+    raw = RawStore(settings.home / "raw" / "responses.sqlite")
+    try:
+        keep_from = settings.clock.now() - timedelta(days=kept.keep_days)
+        responses = raw.bound(keep_from, kept.keep_megabytes * 1_000_000)
+    finally:
+        raw.close()
+    gone = backups.prune(backup_place(settings), settings.backup.keep)
+    history = _size(settings.home / "dagster") + _size(settings.home / "logs")
+    left = instance.get_runs_count()
+    return Cleared(
+        len(old), responses, len(gone), _size(settings.home), history // left if left else 0
+    )
+
+
+def build_maintenance(settings: Settings) -> "dict[str, JobDefinition]":
+    """Return the jobs by name."""
+
+    @dg.op(name="write_backup", description="Write the newest publication to the backups.")
+    def write_backup(context: dg.OpExecutionContext) -> None:
+        place, manifest = backups.backup(
+            settings.home, backup_place(settings), settings.backup.format
+        )
+        gone = backups.prune(backup_place(settings), settings.backup.keep)
+        rows = sum(table.rows for table in manifest.tables.values())
+        context.log.info(f"Backed up {rows:,} rows to {place}; {len(gone)} old backups went.")
+
+    @dg.op(name="clear_away", description="Clear away old runs, responses and backups.")
+    def clear(context: dg.OpExecutionContext) -> None:
+        done = clear_away(settings, context.instance)
+        context.log.info(
+            f"Cleared away {done.runs} runs, {done.responses} responses, {done.backups} backups; "
+            f"the home takes {done.home_bytes / 1e6:,.0f} MB, a run leaves "
+            f"{done.bytes_a_run / 1e6:,.2f} MB."
+        )
+
+    @dg.job(name=BACKUP, description="A backup of the newest publication.")
+    def backup() -> None:
+        write_backup()
+
+    @dg.job(name=HOUSEKEEPING, description="Old runs, responses and backups are cleared away.")
+    def housekeeping() -> None:
+        clear()
+
+    return {BACKUP: backup, HOUSEKEEPING: housekeeping}
+
+
+def build_maintenance_schedules(
+    settings: Settings, by_name: "dict[str, JobDefinition]"
+) -> list[dg.ScheduleDefinition]:
+    """Return when the jobs run, by the settings."""
+    crons = {BACKUP: settings.schedules.backup, HOUSEKEEPING: settings.schedules.housekeeping}
+    running = dg.DefaultScheduleStatus.RUNNING
+    return [
+        dg.ScheduleDefinition(
+            name=f"{name}_schedule",
+            job=job,
+            cron_schedule=crons[name],
+            execution_timezone="UTC",
+            description=job.description,
+            default_status=running
+            if settings.schedules.enabled
+            else dg.DefaultScheduleStatus.STOPPED,
+        )
+        for name, job in by_name.items()
+    ]
+
+
+def _old_runs(instance: dg.DagsterInstance, before: datetime) -> set[str]:
+    filters = dg.RunsFilter(statuses=_ENDED, created_before=before)
+    return {run.run_id for run in instance.get_runs(filters)}
+
+
+def _runs_of_newest_partitions(instance: dg.DagsterInstance) -> set[str]:
+    """Return the runs behind what the UI shows of each partition: without them it shows none."""
+    found: set[str] = set()
+    for table in TABLES:
+        key = dg.AssetKey(table)
+        newest = instance.get_latest_storage_id_by_partition(
+            key, dg.DagsterEventType.ASSET_MATERIALIZATION
+        )
+        ids = sorted(newest.values())
+        for start in range(0, len(ids), _RECORDS_AT_ONCE):
+            some = ids[start : start + _RECORDS_AT_ONCE]
+            records = instance.fetch_materializations(
+                dg.AssetRecordsFilter(key, storage_ids=some), limit=len(some)
+            ).records
+            found |= {record.run_id for record in records}
+    return found
+
+
+def _size(folder: Path) -> int:
+    """Return the bytes of a folder's files; what vanishes meanwhile counts nothing."""
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            total += 0 if path.is_symlink() or path.is_dir() else path.stat().st_size
+        except FileNotFoundError:
+            continue
+    return total
