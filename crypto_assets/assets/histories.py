@@ -159,7 +159,13 @@ def _to_recheck(
     coins = sorted({coin for of_day in tracked.values() for coin in of_day.coins})
     a_day = platform.settings.restatements.coins_a_day
     turn = [coins[(on.toordinal() * a_day + n) % len(coins)] for n in range(a_day)] if coins else []
-    return final_days(platform.warehouse, table, turn, min(tracked), max(tracked))
+    known = final_days(platform.warehouse, table, turn, min(tracked), max(tracked))
+    # Unchanged rows keep when they were observed; an answer of an earlier turn is no news of this.
+    since = midnight(on)
+    return {
+        coin: {day: max(at or since, since) for day, at in of_coin.items()}
+        for coin, of_coin in known.items()
+    }
 
 
 def _fresh(table: Table, now: datetime) -> Fresh:

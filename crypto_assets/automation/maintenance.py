@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 BACKUP = "backup"
 HOUSEKEEPING = "housekeeping"
 _RECORDS_AT_ONCE = 500
+_RUNS_A_YEAR = 365 * 24
 _ENDED = [
     dg.DagsterRunStatus.SUCCESS,
     dg.DagsterRunStatus.FAILURE,
@@ -49,7 +50,7 @@ def clear_away(settings: Settings, instance: dg.DagsterInstance) -> Cleared:
     old = _old_runs(instance, before) - _runs_of_newest_partitions(instance)
     for run_id in old:
         instance.delete_run(run_id)
-        shutil.rmtree(settings.home / "logs" / "storage" / run_id, ignore_errors=True)
+        _remove_files_of(settings.home, run_id)
     kept = settings.raw
     raw = RawStore(settings.home / "raw" / "responses.sqlite")
     try:
@@ -83,7 +84,8 @@ def build_maintenance(settings: Settings) -> "dict[str, JobDefinition]":
         context.log.info(
             f"Cleared away {done.runs} runs, {done.responses} responses, {done.backups} backups; "
             f"the home takes {done.home_bytes / 1e6:,.0f} MB, a run leaves "
-            f"{done.bytes_a_run / 1e6:,.2f} MB."
+            f"{done.bytes_a_run / 1e6:,.2f} MB: a year of hourly runs that nobody clears away "
+            f"would take {done.bytes_a_run * _RUNS_A_YEAR / 1e6:,.0f} MB."
         )
 
     @dg.job(name=BACKUP, description="A backup of the newest publication.")
@@ -118,6 +120,13 @@ def build_maintenance_schedules(
     ]
 
 
+def _remove_files_of(home: Path, run_id: str) -> None:
+    """Remove what Dagster leaves of a run that it has deleted: an emptied file, and its prints."""
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        (home / "dagster" / "history" / "runs" / f"{run_id}.db{suffix}").unlink(missing_ok=True)
+    shutil.rmtree(home / "logs" / run_id, ignore_errors=True)
+
+
 def _old_runs(instance: dg.DagsterInstance, before: datetime) -> set[str]:
     filters = dg.RunsFilter(statuses=_ENDED, created_before=before)
     return {run.run_id for run in instance.get_runs(filters)}
@@ -128,6 +137,8 @@ def _runs_of_newest_partitions(instance: dg.DagsterInstance) -> set[str]:
     found: set[str] = set()
     for table in TABLES:
         key = dg.AssetKey(table)
+        event = instance.get_latest_materialization_event(key)
+        found |= {event.run_id} if event else set()
         newest = instance.get_latest_storage_id_by_partition(
             key, dg.DagsterEventType.ASSET_MATERIALIZATION
         )

@@ -63,11 +63,25 @@ def known_at(connection: duckdb.DuckDBPyConnection, table: Table, at: datetime) 
             SELECT key, min_by(old_observed_at, new_observed_at) AS observed_at {undone}
             FROM changes WHERE column_name <> '(row)' GROUP BY key
         ),
-        gone AS (SELECT {again} FROM changes WHERE column_name = '(row)')
+        gone AS (
+            SELECT {again}, key, new_observed_at AS gone_at
+            FROM changes WHERE column_name = '(row)'
+        ),
+        undo_gone AS (
+            SELECT gone.key, gone.gone_at,
+                min_by(changed.old_observed_at, changed.new_observed_at) AS observed_at {undone}
+            FROM gone JOIN (FROM changes WHERE column_name <> '(row)') AS changed
+            ON changed.key = gone.key AND changed.new_observed_at <= gone.gone_at
+            GROUP BY gone.key, gone.gone_at
+        ),
+        before AS (
+            SELECT {kept} FROM gone AS known LEFT JOIN undo_gone AS undo
+            ON undo.key = known.key AND undo.gone_at = known.gone_at
+        )
         SELECT {kept} FROM {quoted(table.name)} AS known
         LEFT JOIN undo ON undo.key = {key_json("known", table)}
         WHERE known.is_final AND known.first_final_at <= $at
-        UNION ALL BY NAME SELECT * FROM gone WHERE first_final_at <= $at
+        UNION ALL BY NAME SELECT * FROM before WHERE first_final_at <= $at
         ORDER BY {order}""",
         {"table": table.name, "at": at},
     ).fetchdf()

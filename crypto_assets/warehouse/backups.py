@@ -140,7 +140,7 @@ def read_manifest(place: Place) -> Manifest:
         )
     except FileNotFoundError:
         raise WarehouseError(f"{place} holds no backup: it has no {MANIFEST}") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise WarehouseError(f"can't read {place / MANIFEST} ({error}): it is damaged") from None
 
 
@@ -241,7 +241,7 @@ def _import_table(
         types = ", ".join(f"{_text(column)}: {_text(kind)}" for column, kind in known)
         source = (
             f"read_csv({_literal(file)}, header = true, nullstr = '\\N', types = {{{types}}}, "
-            "quote = '\"', escape = '\"', delim = ',', auto_detect = true)"
+            "quote = '\"', escape = '\"', delim = ',', auto_detect = true, allow_quoted_nulls = false)"
         )
     connection.execute(f"DELETE FROM {quoted(name)}")
     connection.execute(f"INSERT INTO {quoted(name)} BY NAME SELECT * FROM {source}")

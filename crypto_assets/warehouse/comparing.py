@@ -26,7 +26,7 @@ class Difference:
     @property
     def is_equal(self) -> bool:
         """Whether the content is the same."""
-        return not (self.only_a or self.only_b or self.changed)
+        return self.rows_a == self.rows_b and not (self.only_a or self.only_b or self.changed)
 
 
 def compare(connection: duckdb.DuckDBPyConnection, a: str = "a", b: str = "b") -> list[Difference]:

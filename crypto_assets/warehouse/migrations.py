@@ -11,6 +11,7 @@ import duckdb
 
 from crypto_assets.periods import wall_now
 from crypto_assets.warehouse.errors import WarehouseError
+from crypto_assets.warehouse.session import transaction
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def version_of(connection: duckdb.DuckDBPyConnection) -> int:
 def migrate(
     connection: duckdb.DuckDBPyConnection, migrations: tuple[Migration, ...] = MIGRATIONS
 ) -> bool:
-    """Apply what is missing, inside the caller's transaction; tell whether anything was.
+    """Apply what is missing, each in a transaction with its record; tell whether anything was.
 
     Raises `WarehouseError` where the warehouse is newer than this program.
     """
@@ -80,8 +81,9 @@ def migrate(
         )
     missing = [migration for migration in migrations if migration.version > version]
     for migration in sorted(missing, key=lambda one: one.version):
-        migration.apply(connection)
-        record(connection, migration.version, migration.name)
+        with transaction(connection):
+            migration.apply(connection)
+            record(connection, migration.version, migration.name)
     return bool(missing)
 
 

@@ -13,7 +13,7 @@ from crypto_assets.tables import TABLES, Table, partitioned
 from crypto_assets.warehouse import contents, migrations
 from crypto_assets.warehouse.errors import WarehouseError
 from crypto_assets.warehouse.gaps import gap_days_sql
-from crypto_assets.warehouse.session import quoted, roll_back
+from crypto_assets.warehouse.session import quoted, transaction
 from crypto_assets.warehouse.sqls import day_of
 
 _BESIDE_TABLES = """
@@ -54,18 +54,24 @@ def ensure_schema(connection: duckdb.DuckDBPyConnection, identity: Identity) -> 
 
     Raises `WarehouseError`.
     """
-    connection.execute("BEGIN")
-    try:
-        existing = _existing_columns(connection)
-        if "schema_migrations" not in existing:
+    existing = _existing_columns(connection)
+    if "schema_migrations" not in existing:
+        with transaction(connection):
             _create(connection, identity)
-        else:
-            _check_identity(connection, identity)
-            _bring_up_to_date(connection, existing)
-        connection.execute("COMMIT")
-    except BaseException:
-        roll_back(connection)
-        raise
+        return
+    _check_identity(connection, identity)
+    # Each in a transaction of its own: DuckDB can't commit an altered table together with rows of
+    # it that were changed before.
+    migrated = migrations.migrate(connection)
+    with transaction(connection):
+        existing = _existing_columns(connection)
+        added = _add_columns(connection, existing)
+        if "partitions" not in existing:
+            connection.execute(_BESIDE_TABLES)
+        if migrated or added or "partitions" not in existing:
+            for table in partitioned():
+                contents.record_all(connection, table)
+            connection.execute(_coverage_view_sql())
 
 
 def create_table_sql(table: Table) -> str:
@@ -108,19 +114,6 @@ def _comment(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
 def _literal(text: str) -> str:
     # COMMENT takes no bound parameters; the text is our own contract's.
     return "'" + text.replace("'", "''") + "'"
-
-
-def _bring_up_to_date(connection: duckdb.DuckDBPyConnection, existing: dict[str, set[str]]) -> None:
-    migrated = migrations.migrate(connection)
-    if migrated:
-        existing = _existing_columns(connection)
-    added = _add_columns(connection, existing)
-    if "partitions" not in existing:
-        connection.execute(_BESIDE_TABLES)
-        for table in partitioned():
-            contents.record_all(connection, table)
-    if migrated or added:
-        connection.execute(_coverage_view_sql())
 
 
 def _check_identity(connection: duckdb.DuckDBPyConnection, identity: Identity) -> None:

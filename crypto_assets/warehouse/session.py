@@ -79,6 +79,18 @@ def roll_back(connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute("ROLLBACK")
 
 
+@contextmanager
+def transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Commit what is done meanwhile, or nothing of it."""
+    connection.execute("BEGIN")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        roll_back(connection)
+        raise
+
+
 def connect(path: Path) -> duckdb.DuckDBPyConnection:
     """Open the file for a caller that holds its lock. Raises `WarehouseError`."""
     try:

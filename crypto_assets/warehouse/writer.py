@@ -97,13 +97,14 @@ def _write(connection: duckdb.DuckDBPyConnection, batch: Batch, to: Write) -> Wr
         _stage(connection, batch.rows, to)
         check_rows(connection, _STAGED, table)
         _check_days(connection, to)
-        touched = _touched_days(connection, to)
+        touched = _touched_days(connection, batch, to)
+        observed_at = _newest_observation(connection, table)
         if not table.derived and table.time_column:
             _keep_better_rows(connection, table)
         report.changed = _count_changed(connection, table)
         if not table.derived and table.time_column:
             report.restated = _record_restatements(connection, to)
-            report.restated += _remove_what_is_gone(connection, batch.whole, to)
+            report.restated += _remove_what_is_gone(connection, batch.whole, observed_at, to)
             _leave_unchanged_rows(connection, table)
         _replace(connection, to)
         connection.execute(f"DROP TABLE {_STAGED}")
@@ -164,13 +165,24 @@ def _check_days(connection: duckdb.DuckDBPyConnection, to: Write) -> None:
         raise violation(to.table, rule, len(outside), outside)
 
 
-def _touched_days(connection: duckdb.DuckDBPyConnection, to: Write) -> set[date]:
+def _newest_observation(connection: duckdb.DuckDBPyConnection, table: Table) -> datetime | None:
+    """Return when the newest of the rows that came was observed."""
+    if table.time_column is None:
+        return None
+    row = connection.execute(f"SELECT max(observed_at) FROM {_STAGED}").fetchone()
+    return row[0] if row else None
+
+
+def _touched_days(connection: duckdb.DuckDBPyConnection, batch: Batch, to: Write) -> set[date]:
     """Return the days whose rows a write may change: a derived table is replaced in its range."""
     if to.table.time_column is None:
         return set()
     rows = connection.execute(f"SELECT DISTINCT {day_of(to.table)} FROM {_STAGED}").fetchall()
     asked = days(*to.days) if to.table.derived and to.days else ()
-    return {day for (day,) in rows} | set(asked)
+    whole: set[date] = set()
+    if batch.whole is not None and to.table.time_column in batch.whole:
+        whole = {pd.Timestamp(day).date() for day in batch.whole[to.table.time_column]}
+    return {day for (day,) in rows} | set(asked) | whole
 
 
 def _keep_better_rows(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
@@ -186,7 +198,10 @@ def _keep_better_rows(connection: duckdb.DuckDBPyConnection, table: Table) -> No
 
 
 def _remove_what_is_gone(
-    connection: duckdb.DuckDBPyConnection, whole: pd.DataFrame | None, to: Write
+    connection: duckdb.DuckDBPyConnection,
+    whole: pd.DataFrame | None,
+    observed_at: datetime | None,
+    to: Write,
 ) -> int:
     if whole is None or whole.empty:
         return 0
@@ -207,7 +222,7 @@ def _remove_what_is_gone(
     row = connection.execute(
         f"INSERT INTO restatements SELECT ?, {day_of(table)}, key_json, '(row)', "
         "CAST(to_json(gone) AS VARCHAR), NULL, observed_at, ?, ?, ? FROM gone",
-        [table.name, wall_now(), to.run_id, wall_now()],
+        [table.name, observed_at, to.run_id, wall_now()],
     ).fetchone()
     connection.execute(f"DELETE FROM {stored} USING gone WHERE {_same(stored, 'gone', table.key)}")
     connection.execute("DROP TABLE gone")
