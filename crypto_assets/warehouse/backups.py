@@ -241,7 +241,8 @@ def _import_table(
         types = ", ".join(f"{_text(column)}: {_text(kind)}" for column, kind in known)
         source = (
             f"read_csv({_literal(file)}, header = true, nullstr = '\\N', types = {{{types}}}, "
-            "quote = '\"', escape = '\"', delim = ',', auto_detect = true, allow_quoted_nulls = false)"
+            "quote = '\"', escape = '\"', delim = ',', auto_detect = true, "
+            "allow_quoted_nulls = false)"
         )
     connection.execute(f"DELETE FROM {quoted(name)}")
     connection.execute(f"INSERT INTO {quoted(name)} BY NAME SELECT * FROM {source}")

@@ -89,7 +89,8 @@ def _gaps(connection: duckdb.DuckDBPyConnection, table: Table) -> Verdict:
     """A gap may lie beside provisional or approximate rows, never over final exact ones."""
     overlaps = connection.execute(
         "SELECT count(*) FROM gaps AS a JOIN gaps AS b ON a.table_name = b.table_name "
-        "AND a.series = b.series AND a.rowid < b.rowid AND a.first_day <= b.last_day AND a.last_day >= b.first_day "
+        "AND a.series = b.series AND a.rowid < b.rowid "
+        "AND a.first_day <= b.last_day AND a.last_day >= b.first_day "
         "WHERE a.table_name = ?",
         [table.name],
     ).fetchone()
