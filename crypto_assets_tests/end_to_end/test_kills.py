@@ -171,9 +171,11 @@ class Home:
         return asked
 
     def doing(self, pid: int) -> str:
-        """Return for what this process has the warehouse open, or had it open last."""
+        """Return for what this process has the warehouse open, if it has."""
+        queue = self.path / "warehouse.duckdb.queue"
         with suppress(OSError, ValueError):
-            told = json.loads((self.path / "warehouse.duckdb.holder").read_text())
+            first = min(path for path in queue.iterdir() if path.name.isdigit())
+            told = json.loads(first.read_text())
             if told["pid"] == pid:
                 return str(told["purpose"])
         return ""
