@@ -65,6 +65,9 @@ JOBS = {
     },
     "etf_flows_refresh": {"etf_flows", "daily_snapshot"},
     "derived_refresh": {"ranks", "ema_signals", "daily_snapshot"},
+    "restatements_check": {"market_caps", "ohlc_daily"},
+    "backup": set(),
+    "housekeeping": set(),
 }
 SCHEDULES = {
     "market_refresh": "0 * * * *",
@@ -72,6 +75,9 @@ SCHEDULES = {
     "fear_greed_refresh": "10 0 * * *",
     "daily_close": "0 1 * * *",
     "etf_flows_refresh": "30 9 * * *",
+    "restatements_check": "45 2 * * *",
+    "backup": "15 3 * * *",
+    "housekeeping": "30 3 * * *",
 }
 SENSORS = {"stale_days": "derived_refresh"}
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from crypto_assets.automation.jobs import JOB_TAG
 from crypto_assets.providers.raw import RawStore
 from crypto_assets.settings import Settings
 from crypto_assets.tables import TABLES
@@ -88,11 +89,19 @@ def build_maintenance(settings: Settings) -> "dict[str, JobDefinition]":
             f"would take {done.bytes_a_run * _RUNS_A_YEAR / 1e6:,.0f} MB."
         )
 
-    @dg.job(name=BACKUP, description="A backup of the newest publication.")
+    @dg.job(
+        name=BACKUP,
+        description="A backup of the newest publication.",
+        tags={JOB_TAG: BACKUP},
+    )
     def backup() -> None:
         write_backup()
 
-    @dg.job(name=HOUSEKEEPING, description="Old runs, responses and backups are cleared away.")
+    @dg.job(
+        name=HOUSEKEEPING,
+        description="Old runs, responses and backups are cleared away.",
+        tags={JOB_TAG: HOUSEKEEPING},
+    )
     def housekeeping() -> None:
         clear()
 

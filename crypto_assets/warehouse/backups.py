@@ -7,13 +7,14 @@ backup is; where it lies is any fsspec URL, when one is made is `automation`'s.
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import Any, Literal
 
 import duckdb
 import fsspec
@@ -26,22 +27,29 @@ from crypto_assets.warehouse.publishing import read_state
 from crypto_assets.warehouse.reading import connect
 from crypto_assets.warehouse.schema import Identity, ensure_schema
 from crypto_assets.warehouse.session import connect as open_file
-from crypto_assets.warehouse.session import quoted
+from crypto_assets.warehouse.session import quoted, transaction
 
 Format = Literal["parquet", "csv"]
 MANIFEST = "manifest.json"
 _NAME = "crypto_assets-%Y%m%dT%H%M%SZ"
+_LONGEST = timedelta(days=1)
+_TYPE = re.compile(r"[A-Z0-9_ ,()\[\]]+")
 # Text that no value can be mistaken for: an empty name is not a missing one.
 _CSV = "FORMAT csv, HEADER true, NULLSTR '\\N', FORCE_QUOTE *"
 
 
 @dataclass(frozen=True)
 class BackedUp:
-    """One table of a backup: its file, how many rows, and the SHA-256 of the file."""
+    """One table of a backup: its file, how many rows, the SHA-256 of the file, and its columns.
+
+    `columns` are DuckDB's types by name, and `required` names those that are never NULL.
+    """
 
     file: str
     rows: int
     sha256: str
+    columns: Mapping[str, str]
+    required: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -97,7 +105,9 @@ def backup(home: Path, target: str | Path, form: Format = "parquet") -> tuple[Pl
         for table in manifest.tables.values():
             place.fs.put_file(str(Path(folder) / table.file), (place / table.file).path)
         text = json.dumps(asdict(manifest), default=str, indent=1)
-        place.fs.pipe_file((place / MANIFEST).path, text.encode())
+        unfinished = place / f"{MANIFEST}.unfinished"
+        place.fs.pipe_file(unfinished.path, text.encode())
+        place.fs.mv(unfinished.path, (place / MANIFEST).path)
     return place, manifest
 
 
@@ -136,7 +146,7 @@ def read_manifest(place: Place) -> Manifest:
             bool(told["is_sandbox"]),
             date.fromisoformat(told["history_start"]),
             told["format"],
-            {name: BackedUp(**table) for name, table in told["tables"].items()},
+            {name: _backed_up(table) for name, table in told["tables"].items()},
         )
     except FileNotFoundError:
         raise WarehouseError(f"{place} holds no backup: it has no {MANIFEST}") from None
@@ -144,24 +154,53 @@ def read_manifest(place: Place) -> Manifest:
         raise WarehouseError(f"can't read {place / MANIFEST} ({error}): it is damaged") from None
 
 
+def _backed_up(told: Mapping[str, Any]) -> BackedUp:
+    table = BackedUp(**{**told, "required": tuple(told["required"])})
+    if Path(table.file).name != table.file:
+        raise ValueError(f"'{table.file}' is no file of the backup")
+    for kind in table.columns.values():
+        # It goes into SQL as it is.
+        if not _TYPE.fullmatch(kind):
+            raise ValueError(f"'{kind}' is no type")
+    return table
+
+
 def list_backups(target: str | Path) -> list[Place]:
     """Return the finished backups in a folder, oldest first."""
+    return [one for one in _places(target) if one.fs.exists((one / MANIFEST).path)]
+
+
+def _places(target: str | Path) -> list[Place]:
     place = Place.of(target)
     if not place.fs.exists(place.path):
         return []
     names = sorted(Path(name).name for name in place.fs.ls(place.path, detail=False))
-    found = [place / name for name in names if name.startswith("crypto_assets-")]
-    return [one for one in found if one.fs.exists((one / MANIFEST).path)]
+    return [place / name for name in names if name.startswith("crypto_assets-")]
 
 
 def prune(target: str | Path, keep: int) -> list[Place]:
-    """Delete all but the newest `keep` backups of a folder; return which went."""
+    """Delete all but the newest `keep` backups of a folder; return which went.
+
+    What a killed backup left goes too, once nobody can be writing it any more.
+    """
     gone = list_backups(target)[:-keep]
     for place in gone:
         # Without its manifest it is no backup any more, wherever a kill may end this.
         place.fs.rm_file((place / MANIFEST).path)
         place.fs.rm(place.path, recursive=True)
+    for place in _places(target):
+        if _is_abandoned(place):
+            place.fs.rm(place.path, recursive=True)
     return gone
+
+
+def _is_abandoned(place: Place) -> bool:
+    try:
+        begun_at = datetime.strptime(Path(place.path).name, _NAME)  # noqa: DTZ007 - naive UTC
+    except ValueError:  # not ours
+        return False
+    is_old = wall_now() - begun_at > _LONGEST
+    return is_old and not place.fs.exists((place / MANIFEST).path)
 
 
 def _export(
@@ -188,7 +227,18 @@ def _export_table(
     file = folder / f"{name}.{form}"
     options = "FORMAT parquet, COMPRESSION zstd" if form == "parquet" else _CSV
     row = connection.execute(f"COPY {quoted(name)} TO {_literal(file)} ({options})").fetchone()
-    return BackedUp(file.name, int(row[0]) if row else 0, _sha256(file))
+    columns = connection.execute(
+        "SELECT column_name, data_type, is_nullable FROM duckdb_columns() "
+        "WHERE schema_name = 'main' AND table_name = ? ORDER BY column_index",
+        [name],
+    ).fetchall()
+    return BackedUp(
+        file.name,
+        int(row[0]) if row else 0,
+        _sha256(file),
+        {column: kind for column, kind, _ in columns},
+        tuple(column for column, _, is_nullable in columns if not is_nullable),
+    )
 
 
 def _fetch(place: Place, manifest: Manifest, folder: Path) -> None:
@@ -214,43 +264,44 @@ def _import(path: Path, manifest: Manifest, folder: Path) -> None:
             f"this backup has schema version {manifest.schema_version}, this program knows "
             f"{newest}: upgrade crypto_assets; nothing was changed"
         )
-    identity = Identity(manifest.is_sandbox, manifest.history_start)
     connection = open_file(path)
     try:
-        ensure_schema(connection, identity)
-        connection.execute("BEGIN")
-        for name, table in manifest.tables.items():
-            _import_table(connection, name, folder / table.file, manifest.format, table.rows)
-        connection.execute("COMMIT")
-        # A backup of an older program is brought up to date like a warehouse of it.
-        ensure_schema(connection, identity)
+        with transaction(connection):
+            for name, table in manifest.tables.items():
+                _import_table(connection, name, table, folder, manifest.format)
+        # The tables are those of the program that wrote the backup: they are brought up to date
+        # like its warehouse would be.
+        ensure_schema(connection, Identity(manifest.is_sandbox, manifest.history_start))
     finally:
         connection.close()
 
 
 def _import_table(
-    connection: duckdb.DuckDBPyConnection, name: str, file: Path, form: Format, rows: int
+    connection: duckdb.DuckDBPyConnection, name: str, table: BackedUp, folder: Path, form: Format
 ) -> None:
-    known = connection.execute(
-        "SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = ?", [name]
-    ).fetchall()
-    if not known:
-        raise WarehouseError(f"the backup holds a table '{name}' that this program does not know")
-    source = _literal(file)
+    file = _literal(folder / table.file)
+    columns = ", ".join(
+        f"{quoted(column)} {kind}{' NOT NULL' if column in table.required else ''}"
+        for column, kind in table.columns.items()
+    )
+    connection.execute(f"CREATE TABLE {quoted(name)} ({columns})")
+    source = file
     if form == "csv":
-        types = ", ".join(f"{_text(column)}: {_text(kind)}" for column, kind in known)
+        types = ", ".join(
+            f"{_text(column)}: {_text(kind)}" for column, kind in table.columns.items()
+        )
         source = (
-            f"read_csv({_literal(file)}, header = true, nullstr = '\\N', types = {{{types}}}, "
+            f"read_csv({file}, header = true, nullstr = '\\N', types = {{{types}}}, "
             "quote = '\"', escape = '\"', delim = ',', auto_detect = true, "
             "allow_quoted_nulls = false)"
         )
-    connection.execute(f"DELETE FROM {quoted(name)}")
-    connection.execute(f"INSERT INTO {quoted(name)} BY NAME SELECT * FROM {source}")
-    row = connection.execute(f"SELECT count(*) FROM {quoted(name)}").fetchone()
-    if row is None or row[0] != rows:
+    row = connection.execute(
+        f"INSERT INTO {quoted(name)} BY NAME SELECT * FROM {source}"
+    ).fetchone()
+    if row is None or row[0] != table.rows:
         raise WarehouseError(
             f"the backup is damaged: {name} has {row[0] if row else 0} rows, its manifest says "
-            f"{rows}; nothing was changed"
+            f"{table.rows}; nothing was changed"
         )
 
 

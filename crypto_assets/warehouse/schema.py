@@ -71,7 +71,8 @@ def ensure_schema(connection: duckdb.DuckDBPyConnection, identity: Identity) -> 
         if migrated or added or "partitions" not in existing:
             for table in partitioned():
                 contents.record_all(connection, table)
-            connection.execute(_coverage_view_sql())
+        if migrated or added or "coverage" not in existing:
+            _describe(connection)
 
 
 def create_table_sql(table: Table) -> str:
@@ -94,13 +95,19 @@ def _create(connection: duckdb.DuckDBPyConnection, identity: Identity) -> None:
     connection.execute(_BESIDE_TABLES)
     for table in TABLES.values():
         connection.execute(create_table_sql(table))
-        _comment(connection, table)
-    connection.execute(_coverage_view_sql())
+    _describe(connection)
     migrations.record(connection, migrations.newest(), "create")
     connection.execute(
         "INSERT INTO warehouse_info VALUES (?, ?, ?)",
         [identity.is_sandbox, identity.history_start, wall_now()],
     )
+
+
+def _describe(connection: duckdb.DuckDBPyConnection) -> None:
+    """Bring up to date what follows from the contracts and holds no rows."""
+    for table in TABLES.values():
+        _comment(connection, table)
+    connection.execute(_coverage_view_sql())
 
 
 def _comment(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
@@ -138,7 +145,6 @@ def _add_columns(connection: duckdb.DuckDBPyConnection, existing: dict[str, set[
     for table in TABLES.values():
         if table.name not in existing:
             connection.execute(create_table_sql(table))
-            _comment(connection, table)
             changed = True
             continue
         for column in table.all_columns:
@@ -152,7 +158,6 @@ def _add_columns(connection: duckdb.DuckDBPyConnection, existing: dict[str, set[
             connection.execute(
                 f"ALTER TABLE {quoted(table.name)} ADD COLUMN {quoted(column.name)} {column.type}"
             )
-            _comment(connection, table)
             changed = True
     return changed
 

@@ -29,8 +29,7 @@ def asked(lab: Lab) -> dict[str, int]:
 
 
 def lose_warehouse(lab: Lab) -> None:
-    for path in lab.home.glob("warehouse.duckdb*"):
-        path.unlink()
+    (lab.home / "warehouse.duckdb").unlink()
 
 
 @pytest.mark.parametrize(

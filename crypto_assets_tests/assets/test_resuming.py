@@ -28,8 +28,7 @@ NOT_CONTENT = "run_id, materialized_at"
 
 
 def lose_warehouse(lab: Lab) -> None:
-    for path in lab.home.glob("warehouse.duckdb*"):
-        path.unlink()
+    (lab.home / "warehouse.duckdb").unlink()
 
 
 def asked(lab: Lab) -> dict[str, int]:

@@ -149,7 +149,7 @@ def test_nothing_on_the_disk_is_left_of_a_run_that_went(
     settings: Settings, instance: dg.DagsterInstance
 ) -> None:
     superseded, newest = made(instance, DAY_1), made(instance, DAY_1)
-    logs = settings.home / "logs" / "storage" / superseded
+    logs = settings.home / "logs" / superseded / "compute_logs"
     logs.mkdir(parents=True, exist_ok=True)
     (logs / "out").write_text("a line")
     aged(settings, 61, superseded, newest)

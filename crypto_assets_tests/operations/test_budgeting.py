@@ -130,10 +130,11 @@ def test_the_settings_as_shipped_fit_and_cost_what_the_readme_says(plan: str, ab
 
 def test_a_month_of_the_analyst_plan_adds_up_by_hand() -> None:
     costs = cost(budget(settings_of("analyst", universe={"tracked": 100, "always": []})))
-    # One page an hour and one by name; the day is closed by the snapshot at midnight.
-    assert costs["market_caps"] == 31 * 24 * 2
-    # At 01:00 each coin once.
-    assert costs["ohlc_daily"] == 31 * 100
+    # One page an hour and one by name; the day is closed by the snapshot at midnight. Three coins a
+    # day are looked at again.
+    assert costs["market_caps"] == 31 * 24 * 2 + 31 * 3
+    # At 01:00 each coin once, and the same three again.
+    assert costs["ohlc_daily"] == 31 * 100 + 31 * 3
     assert costs["coin_list"] == 31
     assert costs["fear_greed"] == 31
     assert costs["etf_flows"] == 31 * 3

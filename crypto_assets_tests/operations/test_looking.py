@@ -96,7 +96,7 @@ def test_status_says_what_withholds_the_very_first_publication(lab: Lab) -> None
     with lab.warehouse.session("a test") as connection:
         connection.execute(
             "INSERT INTO fear_greed VALUES ('2026-03-08', 50, 'Neutral', 'neutral', true, "
-            "'2026-03-09', 'nowhere', 'r', now() AT TIME ZONE 'UTC', NULL)"
+            "'2026-03-09', 'nowhere', 'r', now() AT TIME ZONE 'UTC', NULL, NULL)"
         )
     lab.run(["fear_greed"], date(2026, 3, 9))
     done = call("status", "--home", lab.home)

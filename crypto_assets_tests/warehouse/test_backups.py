@@ -290,9 +290,10 @@ def not_parquet(folder: Path) -> None:
     edited(folder, tables=told)
 
 
-def stranger(folder: Path) -> None:
+def hostile(folder: Path, **entry: object) -> None:
     told = json.loads((folder / "manifest.json").read_text())["tables"]
-    edited(folder, tables={**told, "passwords": told["market_caps"]})
+    told["market_caps"] |= entry
+    edited(folder, tables=told)
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -331,7 +332,11 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "wrong count": (more_rows, "market_caps has 6 rows, its manifest says 7"),
     "not parquet": (not_parquet, "can't restore|damaged"),
-    "unknown table": (stranger, "'passwords' that this program does not know"),
+    "statement for a type": (
+        lambda folder: hostile(folder, columns={"date": "DATE); DROP TABLE gaps;--"}),
+        "is no type",
+    ),
+    "file elsewhere": (lambda folder: hostile(folder, file="../ranks.parquet"), "is no file of"),
     "newer schema": (
         lambda folder: edited(folder, schema_version=migrations.newest() + 1),
         f"schema version {migrations.newest() + 1}, this program knows {migrations.newest()}",
@@ -464,6 +469,45 @@ def test_the_newest_backups_stay(filled: Warehouse, tmp_path: Path) -> None:
     assert (folder / "notes.txt").read_text() == "mine"
     assert (folder / "crypto_assets-mine").exists()
     restore(str(made[-1]), tmp_path / "new" / FILE_NAME)
+
+
+@pytest.mark.parametrize(("age", "goes"), [(timedelta(hours=23), False), (timedelta(days=2), True)])
+def test_what_a_killed_backup_left_goes_after_a_day(
+    tmp_path: Path, age: timedelta, goes: bool
+) -> None:
+    left = tmp_path / (wall_now() - age).strftime("crypto_assets-%Y%m%dT%H%M%SZ")
+    left.mkdir()
+    (left / "ranks.parquet").write_bytes(b"half")
+    assert prune(tmp_path, 7) == []
+    assert left.exists() is not goes
+
+
+def test_a_table_somebody_added_comes_back_too(filled: Warehouse, tmp_path: Path) -> None:
+    with filled.session("a test") as connection:
+        connection.execute("CREATE TABLE mine AS SELECT 1 AS a, ['x', 'y'] AS b")
+    publish_run(filled.home, "run-2")
+    place, _ = backup(filled.home, tmp_path / "backups")
+    restored = tmp_path / "new" / FILE_NAME
+    restore(str(place), restored)
+    assert dump(restored)["mine"] == [(1, ["x", "y"])]
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_restored_warehouse_has_the_same_schema(
+    filled: Warehouse, tmp_path: Path, form: Format
+) -> None:
+    place, _ = backup(filled.home, tmp_path / "backups", form)
+    restored = tmp_path / "new" / FILE_NAME
+    restore(str(place), restored)
+
+    def schema(path: Path) -> list[tuple[object, ...]]:
+        with duckdb.connect(str(path), read_only=True) as connection:
+            return connection.execute(
+                "SELECT table_name, column_name, data_type, is_nullable, comment "
+                "FROM duckdb_columns() WHERE schema_name = 'main' ORDER BY ALL"
+            ).fetchall()
+
+    assert schema(restored) == schema(filled.path)
 
 
 def test_a_folder_without_backups_has_nothing_to_prune(tmp_path: Path) -> None:
