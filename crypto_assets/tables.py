@@ -57,8 +57,6 @@ class Table:
     """The column that places a row in its day partition; none where the table is merged."""
     series_column: str | None = None
     """The column that names the series (coin, asset) whose absence is a gap."""
-    replaced_by: tuple[str, ...] = ()
-    """A write replaces the stored rows that share these with a written row; `day` is the day."""
     rows_a_day: int = 1
     """How many rows a series has on a whole day."""
     ready_after: timedelta = periods.CANDLES_READY_AFTER
@@ -173,7 +171,6 @@ COIN_LIST = Table(
     ),
     key=("coin_id",),
     time_column=None,
-    replaced_by=("coin_id",),
     kinds=("coingecko", "duckdb"),
 )
 
@@ -214,7 +211,6 @@ MARKET_CAPS = Table(
     time_column="date",
     ready_after=periods.CHART_READY_AFTER,
     series_column="coin_id",
-    replaced_by=("date", "coin_id"),
     kinds=("coingecko", "duckdb"),
 )
 
@@ -257,7 +253,6 @@ RANKS = Table(
     time_column="date",
     ready_after=periods.CHART_READY_AFTER,
     series_column="coin_id",
-    replaced_by=("date",),
     derived=True,
 )
 
@@ -302,7 +297,6 @@ EMA_SIGNALS = Table(
     time_column="date",
     ready_after=periods.CHART_READY_AFTER,
     series_column="coin_id",
-    replaced_by=("date",),
     derived=True,
     rules=(Rule("fast span below slow span", "fast_span < slow_span"),),
     group="signals",
@@ -327,7 +321,6 @@ OHLC_HOURLY = Table(
     time_column="open_time",
     rows_a_day=24,
     series_column="coin_id",
-    replaced_by=("open_time", "coin_id"),
     rules=(
         *_CANDLE_RULES,
         Rule("starts on the hour", "open_time = date_trunc('hour', open_time)"),
@@ -343,7 +336,6 @@ OHLC_DAILY = Table(
     key=("date", "coin_id"),
     time_column="date",
     series_column="coin_id",
-    replaced_by=("date", "coin_id"),
     rules=_CANDLE_RULES,
     group="candles",
     kinds=("coingecko", "duckdb"),
@@ -366,7 +358,6 @@ FEAR_GREED = Table(
     key=("date",),
     time_column="date",
     ready_after=periods.FEAR_GREED_READY_AFTER,
-    replaced_by=("date",),
     group="sentiment",
     kinds=("alternative_me", "duckdb"),
 )
@@ -384,7 +375,6 @@ ETF_FLOWS = Table(
     time_column="date",
     ready_after=periods.ETF_FLOWS_READY_AFTER,
     series_column="asset",
-    replaced_by=("date", "asset", "ticker"),
     rules=(Rule("weekdays only", "isodow(date) <= 5"),),
     group="flows",
     kinds=("farside", "duckdb"),
@@ -451,7 +441,6 @@ DAILY_SNAPSHOT = Table(
     # Its slowest source are the fund flows.
     ready_after=periods.ETF_FLOWS_READY_AFTER,
     series_column="coin_id",
-    replaced_by=("date",),
     derived=True,
     group="snapshot",
 )

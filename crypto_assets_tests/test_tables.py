@@ -83,16 +83,14 @@ def test_key_columns_are_never_null(table: Table) -> None:
 
 @every_table
 def test_a_table_refers_to_its_own_columns_only(table: Table) -> None:
-    referred = {*table.key, *table.replaced_by} | {table.time_column, table.series_column}
-    # `day` stands for the day of the time column.
-    assert referred - {None, "day"} <= set(names(table))
+    referred = {*table.key, table.time_column, table.series_column}
+    assert referred - {None} <= set(names(table))
 
 
 def test_every_table_but_the_coin_list_has_day_partitions() -> None:
     assert {table.name for table in partitioned()} == set(DESIGN) - {"coin_list"}
     for table in partitioned():
         assert table.column(table.time_column or "").type in ("DATE", "TIMESTAMP")
-        assert table.replaced_by
 
 
 @every_table

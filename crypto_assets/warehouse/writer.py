@@ -15,11 +15,12 @@ from crypto_assets.periods import days, wall_now
 from crypto_assets.tables import FIRST_FINAL_AT, Table
 from crypto_assets.warehouse import contents, gaps
 from crypto_assets.warehouse.errors import ContractViolationError
-from crypto_assets.warehouse.session import quoted, roll_back
+from crypto_assets.warehouse.session import quoted, transaction
 from crypto_assets.warehouse.sqls import day_of, key_json
 from crypto_assets.warehouse.validation import check_rows, conform, violation
 
 _STAGED = "staged"
+_STORED = "stored"
 # Relative; below it a changed DOUBLE is noise of another route to the same value.
 FLOAT_NOISE = 1e-9
 
@@ -73,65 +74,106 @@ class Write:
 def write(connection: duckdb.DuckDBPyConnection, batch: Batch, to: Write) -> WriteReport:
     """Store a batch in one transaction, or nothing of it.
 
-    Stored rows that share `replaced_by` with a written row are replaced; all others stay. A row
-    that is final is never replaced by one that is not, nor a final exact candle by an approximate
-    one, nor a value by a NULL where the contract says so. Final values of a provider that change
-    go to `restatements`. Raises `ContractViolationError`.
+    Stored rows with the key of a written row are replaced, all others stay; of a calculated table
+    whole days are replaced. A row that is final is never replaced by one that is not, nor a final
+    exact candle by an approximate one, nor a value by a NULL where the contract says so. Final
+    values of a provider that change go to `restatements`. Raises `ContractViolationError`.
     """
-    connection.execute("BEGIN")
-    try:
-        report = _write(connection, batch, to)
-        connection.execute("COMMIT")
-    except BaseException as error:
-        roll_back(connection)
-        if isinstance(error, ContractViolationError):
+    if len(batch.rows):
+        # Before the transaction, since DuckDB reads what the same one wrote with one thread only.
+        try:
+            _stage(connection, batch.rows, to)
+            check_rows(connection, _STAGED, to.table)
+            _check_days(connection, to)
+        except ContractViolationError:
             batch.on_refusal()
-        raise
+            raise
+    with transaction(connection):
+        report = _store(connection, batch, to) if len(batch.rows) else WriteReport()
+        if batch.inspection:
+            gaps.record(connection, to.table.name, batch.inspection)
     return report
 
 
-def _write(connection: duckdb.DuckDBPyConnection, batch: Batch, to: Write) -> WriteReport:
+def _store(connection: duckdb.DuckDBPyConnection, batch: Batch, to: Write) -> WriteReport:
+    """Let the staged rows take their places in the table."""
     table = to.table
-    report = WriteReport(received=len(batch.rows))
-    if len(batch.rows):
-        _stage(connection, batch.rows, to)
-        check_rows(connection, _STAGED, table)
-        _check_days(connection, to)
-        touched = _touched_days(connection, batch, to)
-        observed_at = _newest_observation(connection, table)
-        if not table.derived and table.time_column:
+    report = WriteReport(received=len(batch.rows), changed=len(batch.rows))
+    touched = _touched_days(connection, batch, to)
+    is_provided = not table.derived and table.time_column is not None
+    if is_provided:
+        report.restated = _remove_what_is_gone(connection, batch.whole, to)
+    if _find_stored(connection, table):
+        _keep_stored_values(connection, table)
+        if is_provided:
             _keep_better_rows(connection, table)
         report.changed = _count_changed(connection, table)
-        if not table.derived and table.time_column:
-            report.restated = _record_restatements(connection, to)
-            report.restated += _remove_what_is_gone(connection, batch.whole, observed_at, to)
+        if is_provided:
+            report.restated += _record_restatements(connection, to)
             _leave_unchanged_rows(connection, table)
-        _replace(connection, to)
-        connection.execute(f"DROP TABLE {_STAGED}")
-        contents.record(connection, table, touched)
-    if batch.inspection:
-        gaps.record(connection, table.name, batch.inspection)
+        _delete_met(connection, table)
+    if table.derived:
+        # Calculated anew from all there is, so a row that no longer follows goes too.
+        connection.execute(
+            f"DELETE FROM {quoted(table.name)} WHERE {day_of(table)} IN (SELECT unnest(?))",
+            [list(touched)],
+        )
+    connection.execute(f"INSERT INTO {quoted(table.name)} BY NAME FROM {_STAGED}")
+    contents.record(connection, table, touched)
     return report
 
 
 def _stage(connection: duckdb.DuckDBPyConnection, rows: pd.DataFrame, to: Write) -> None:
     """Bring the rows to the contract's types in a temporary table."""
-    stamped = rows.assign(run_id=to.run_id)
-    if "materialized_at" not in rows.columns:
-        stamped = stamped.assign(materialized_at=pd.Timestamp(wall_now()))
-    frame = conform(stamped, to.table, to.table.all_columns)
+    stamps: dict[str, str] = {"run_id": "$run_id", "materialized_at": "$now"}
+    values: dict[str, str | datetime] = {"run_id": to.run_id, "now": wall_now()}
+    if "materialized_at" in rows.columns:
+        del stamps["materialized_at"], values["now"]
+    if FIRST_FINAL_AT in to.table.all_columns:
+        stamps[FIRST_FINAL_AT.name] = "CASE WHEN is_final THEN observed_at END"
+    told = [column for column in to.table.all_columns if column.name not in stamps]
+    frame = conform(rows[[name for name in rows.columns if name not in stamps]], to.table, told)
+    # By time, so that DuckDB can skip the rows of other times when it reads some.
+    order = [name for name in (to.table.time_column, *to.table.key) if name]
+    frame = frame.sort_values(list(dict.fromkeys(order)), ignore_index=True)
+    sources = stamps | {name: quoted(name) for name in frame.columns}
     columns = ", ".join(
-        f"{quoted(column.name)}::{column.type} AS {quoted(column.name)}"
+        f"CAST({sources.get(column.name, 'NULL')} AS {column.type}) AS {quoted(column.name)}"
         for column in to.table.all_columns
     )
     connection.register("incoming", frame)
     try:
         connection.execute(
-            f"CREATE OR REPLACE TEMP TABLE {_STAGED} AS SELECT {columns} FROM incoming"
+            f"CREATE OR REPLACE TEMP TABLE {_STAGED} AS SELECT {columns} FROM incoming", values
         )
     finally:
         connection.unregister("incoming")
-    _keep_stored_values(connection, to.table)
+
+
+def _find_stored(connection: duckdb.DuckDBPyConnection, table: Table) -> bool:
+    """Copy the stored rows that have a staged one's key; tell whether there are any."""
+    near = connection.execute(
+        f"SELECT 1 FROM {quoted(table.name)} {_reachable(table)} LIMIT 1"
+    ).fetchone()
+    if near is None:
+        return False
+    row = connection.execute(
+        f"CREATE OR REPLACE TEMP TABLE {_STORED} AS SELECT * FROM {quoted(table.name)} "
+        f"SEMI JOIN {_STAGED} ON {_same(quoted(table.name), _STAGED, table.key)} "
+        f"{_reachable(table)}"
+    ).fetchone()
+    return bool(row and row[0])
+
+
+def _reachable(table: Table, word: str = "WHERE") -> str:
+    """Return the condition that lets DuckDB skip what no staged row can meet."""
+    if table.time_column is None:
+        return ""
+    time = quoted(table.time_column)
+    return (
+        f"{word} {quoted(table.name)}.{time} >= (SELECT min({time}) FROM {_STAGED}) "
+        f"AND {quoted(table.name)}.{time} <= (SELECT max({time}) FROM {_STAGED})"
+    )
 
 
 def _keep_stored_values(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
@@ -143,14 +185,11 @@ def _keep_stored_values(connection: duckdb.DuckDBPyConnection, table: Table) -> 
         if column.keeps_stored
     ]
     if FIRST_FINAL_AT in table.all_columns:
-        connection.execute(
-            f"UPDATE {_STAGED} SET first_final_at = CASE WHEN is_final THEN observed_at END"
-        )
         kept.append("first_final_at = coalesce(stored.first_final_at, staged.first_final_at)")
     if kept:
         connection.execute(
-            f"UPDATE {_STAGED} SET {', '.join(kept)} FROM {quoted(table.name)} AS stored "
-            f"WHERE {_same(_STAGED, 'stored', table.key)}"
+            f"UPDATE {_STAGED} SET {', '.join(kept)} FROM {_STORED} "
+            f"WHERE {_same(_STAGED, _STORED, table.key)}"
         )
 
 
@@ -163,14 +202,6 @@ def _check_days(connection: duckdb.DuckDBPyConnection, to: Write) -> None:
     if len(outside):
         rule = f"days within the partitions asked for, {to.days[0]} to {to.days[1]}"
         raise violation(to.table, rule, len(outside), outside)
-
-
-def _newest_observation(connection: duckdb.DuckDBPyConnection, table: Table) -> datetime | None:
-    """Return when the newest of the rows that came was observed."""
-    if table.time_column is None:
-        return None
-    row = connection.execute(f"SELECT max(observed_at) FROM {_STAGED}").fetchone()
-    return row[0] if row else None
 
 
 def _touched_days(connection: duckdb.DuckDBPyConnection, batch: Batch, to: Write) -> set[date]:
@@ -192,20 +223,20 @@ def _keep_better_rows(connection: duckdb.DuckDBPyConnection, table: Table) -> No
             " OR stored.is_final AND stored.exactness = 'exact' AND staged.exactness <> 'exact'"
         )
     connection.execute(
-        f"DELETE FROM {_STAGED} USING {quoted(table.name)} AS stored "
-        f"WHERE {_same(_STAGED, 'stored', table.key)} AND ({worse})"
+        f"DELETE FROM {_STAGED} USING {_STORED} "
+        f"WHERE {_same(_STAGED, _STORED, table.key)} AND ({worse})"
     )
 
 
 def _remove_what_is_gone(
     connection: duckdb.DuckDBPyConnection,
     whole: pd.DataFrame | None,
-    observed_at: datetime | None,
     to: Write,
 ) -> int:
     if whole is None or whole.empty:
         return 0
     table, stored = to.table, quoted(to.table.name)
+    newest = connection.execute(f"SELECT max(observed_at) FROM {_STAGED}").fetchone()
     slices = tuple(str(name) for name in whole.columns)
     connection.register("whole", whole)
     try:
@@ -222,7 +253,7 @@ def _remove_what_is_gone(
     row = connection.execute(
         f"INSERT INTO restatements SELECT ?, {day_of(table)}, key_json, '(row)', "
         "CAST(to_json(gone) AS VARCHAR), NULL, observed_at, ?, ?, ? FROM gone",
-        [table.name, observed_at, to.run_id, wall_now()],
+        [table.name, newest[0] if newest else None, to.run_id, wall_now()],
     ).fetchone()
     connection.execute(f"DELETE FROM {stored} USING gone WHERE {_same(stored, 'gone', table.key)}")
     connection.execute("DROP TABLE gone")
@@ -240,8 +271,8 @@ def _differs(table: Table) -> str:
 def _count_changed(connection: duckdb.DuckDBPyConnection, table: Table) -> int:
     row = connection.execute(
         f"SELECT count(*) FROM {_STAGED} LEFT JOIN "
-        f"(SELECT *, true AS is_stored FROM {quoted(table.name)}) AS stored "
-        f"ON {_same(_STAGED, 'stored', table.key)} "
+        f"(SELECT *, true AS is_stored FROM {_STORED}) AS stored "
+        f"ON {_same(_STAGED, _STORED, table.key)} "
         f"WHERE stored.is_stored IS NULL OR {_differs(table)}"
     ).fetchone()
     return int(row[0]) if row else 0
@@ -258,8 +289,8 @@ def _record_restatements(connection: duckdb.DuckDBPyConnection, to: Write) -> in
         f"SELECT ?, {day_of(table, 'staged.')}, {key_json(_STAGED, table)}, "
         f"'{c.name}', CAST(stored.{quoted(c.name)} AS VARCHAR), "
         f"CAST(staged.{quoted(c.name)} AS VARCHAR), stored.observed_at, staged.observed_at, ?, ? "
-        f"FROM {_STAGED} JOIN {quoted(table.name)} AS stored "
-        f"ON {_same(_STAGED, 'stored', table.key)} "
+        f"FROM {_STAGED} JOIN {_STORED} "
+        f"ON {_same(_STAGED, _STORED, table.key)} "
         f"WHERE stored.is_final AND NOT ({better}) AND {_changed(c.name, c.type == 'DOUBLE')}"
         for c in values
     )
@@ -280,32 +311,19 @@ def _changed(name: str, is_float: bool) -> str:
 def _leave_unchanged_rows(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
     """Drop staged rows that say what is stored: `materialized_at` then tells the last change."""
     connection.execute(
-        f"DELETE FROM {_STAGED} USING {quoted(table.name)} AS stored "
-        f"WHERE {_same(_STAGED, 'stored', table.key)} AND NOT ({_differs(table)}) "
+        f"DELETE FROM {_STAGED} USING {_STORED} "
+        f"WHERE {_same(_STAGED, _STORED, table.key)} AND NOT ({_differs(table)}) "
         "AND stored.is_final = staged.is_final "
         "AND (stored.is_final OR stored.observed_at = staged.observed_at)"
     )
 
 
-def _replace(connection: duckdb.DuckDBPyConnection, to: Write) -> None:
-    table, stored = to.table, quoted(to.table.name)
-    if table.derived and to.days:
-        # Calculated anew from all there is, so a row that no longer follows goes too.
-        connection.execute(
-            f"DELETE FROM {stored} WHERE {day_of(table)} BETWEEN ? AND ?", list(to.days)
-        )
+def _delete_met(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
     connection.execute(
-        f"DELETE FROM {stored} USING "
-        f"(SELECT DISTINCT {_list(table.replaced_by)} FROM {_STAGED}) AS slices "
-        f"WHERE {_same(stored, 'slices', table.replaced_by)}"
+        f"DELETE FROM {quoted(table.name)} USING {_STAGED} "
+        f"WHERE {_same(quoted(table.name), _STAGED, table.key)} {_reachable(table, 'AND')}"
     )
-    order = _list((*([table.time_column] if table.time_column else []), *table.key))
-    connection.execute(f"INSERT INTO {stored} BY NAME SELECT * FROM {_STAGED} ORDER BY {order}")
 
 
 def _same(left: str, right: str, columns: tuple[str, ...]) -> str:
     return " AND ".join(f"{left}.{quoted(name)} = {right}.{quoted(name)}" for name in columns)
-
-
-def _list(columns: tuple[str, ...]) -> str:
-    return ", ".join(quoted(name) for name in dict.fromkeys(columns))

@@ -245,6 +245,8 @@ def conformed(connection: duckdb.DuckDBPyConnection, kind: Any, values: pd.Serie
         frame = conform(pd.DataFrame({"v": values}), TABLE, [column])
     except ContractViolationError:
         return None
+    if frame.columns.empty:
+        return [None] * len(values)
     connection.register("given", frame)
     try:
         return [v for (v,) in connection.execute(f"SELECT v::{kind} FROM given").fetchall()]
