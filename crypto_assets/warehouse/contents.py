@@ -14,7 +14,7 @@ import pandas as pd
 
 from crypto_assets.tables import Table
 from crypto_assets.warehouse.session import quoted
-from crypto_assets.warehouse.sqls import day_of
+from crypto_assets.warehouse.sqls import day_of, within
 
 EMPTY = "no rows"
 
@@ -47,13 +47,11 @@ def record(connection: duckdb.DuckDBPyConnection, table: Table, days: Iterable[d
             "AND day IN (SELECT CAST(day AS DATE) FROM touched)",
             [table.name],
         )
-        time = quoted(table.time_column)
-        # A range of the bare column lets DuckDB skip what lies outside it.
-        within = f"WHERE {time} >= ? AND {time} < ?"
+        near = f"WHERE {within(table, '?', '?')}"
         connection.execute(
-            f"""INSERT INTO partitions SELECT ?, * FROM ({by_day_sql(table, within)})
+            f"""INSERT INTO partitions SELECT ?, * FROM ({by_day_sql(table, near)})
             WHERE day IN (SELECT CAST(day AS DATE) FROM touched)""",
-            [table.name, touched["day"].iloc[0], touched["day"].iloc[-1] + pd.Timedelta(days=1)],
+            [table.name, touched["day"].iloc[0], touched["day"].iloc[-1]],
         )
     finally:
         connection.unregister("touched")

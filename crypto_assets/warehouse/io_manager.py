@@ -19,7 +19,7 @@ from crypto_assets.warehouse import publishing
 from crypto_assets.warehouse.contents import Contents, DayContent
 from crypto_assets.warehouse.schema import Identity
 from crypto_assets.warehouse.session import quoted
-from crypto_assets.warehouse.sqls import day_of
+from crypto_assets.warehouse.sqls import within
 from crypto_assets.warehouse.warehouse import Warehouse
 from crypto_assets.warehouse.writer import Batch, Batches, Write, WriteReport
 
@@ -92,7 +92,7 @@ class _WarehouseIO(dg.IOManager):
         where, values = "", []
         if context.has_asset_partitions and table.time_column:
             first, last = _days(context)
-            where, values = f"WHERE {day_of(table)} BETWEEN ? AND ?", [first, last]
+            where, values = f"WHERE {within(table, '?', '?')}", [first, last]
         order = ", ".join(map(quoted, table.key))
         frame = self._warehouse.query(
             f"SELECT {columns} FROM {quoted(table.name)} {where} ORDER BY {order}",

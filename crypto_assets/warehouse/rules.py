@@ -9,7 +9,7 @@ from datetime import date
 
 from crypto_assets.tables import TABLES, Table, partitioned
 from crypto_assets.warehouse.session import quoted
-from crypto_assets.warehouse.sqls import day_of
+from crypto_assets.warehouse.sqls import within
 
 # Tables whose series can be missing by themselves; calculated ones follow their inputs.
 _WITH_SERIES = ("market_caps", "ohlc_hourly", "ohlc_daily", "etf_flows")
@@ -44,13 +44,9 @@ def all_rules() -> list[Rule]:
     ]
 
 
-def _within(table: Table, alias: str = "") -> str:
-    return f"{day_of(table, alias)} BETWEEN $first AND $last"
-
-
 def _keys_unique(table: Table) -> Rule:
     key = ", ".join(map(quoted, table.key))
-    where = f"WHERE {_within(table)}" if table.time_column else ""
+    where = f"WHERE {within(table, '$first', '$last')}" if table.time_column else ""
     return Rule(
         table.name,
         "keys_unique",
@@ -66,7 +62,7 @@ def _source_fits(table: Table) -> Rule:
         "source_fits_home",
         "Sandbox data is in a sandbox home, and nowhere else.",
         f"SELECT {', '.join(map(quoted, table.key))}, source FROM {quoted(table.name)} "
-        f"WHERE {_within(table)} "
+        f"WHERE {within(table, '$first', '$last')} "
         "AND starts_with(source, 'sandbox') <> (SELECT is_sandbox FROM warehouse_info)",
     )
 
@@ -126,7 +122,8 @@ _DAYS_AGREE_WITH_HOURS = Rule(
     "FROM (SELECT CAST(open_time AS DATE) AS date, coin_id, "
     "first(open ORDER BY open_time) AS open, max(high) AS high, min(low) AS low, "
     "last(close ORDER BY open_time) AS close FROM ohlc_hourly "
-    "WHERE exactness = 'exact' AND is_final AND CAST(open_time AS DATE) BETWEEN $first AND $last "
+    "WHERE exactness = 'exact' AND is_final "
+    "AND open_time >= $first AND open_time < CAST($last AS DATE) + 1 "
     "GROUP BY ALL HAVING count(*) = 24) AS h "
     "JOIN ohlc_daily AS d ON d.date = h.date AND d.coin_id = h.coin_id "
     "WHERE d.is_final AND d.exactness = 'exact' AND ("
