@@ -9,6 +9,8 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 
+from crypto_assets.automation.schedules import range_tags
+from crypto_assets.definitions import build_definitions
 from crypto_assets.operations.running import RunReport, fill, run
 from crypto_assets.sandbox import Market, SandboxServer
 from crypto_assets.settings import Settings, sandbox_base_urls, validated
@@ -65,6 +67,17 @@ class Lab:
     def fill(self, tables: Sequence[str], first: date, last: date | None = None) -> RunReport:
         """The same, and afterwards what became stale by it, as the command line does."""
         return fill(self.settings, self.instance, tables, (first, last or first), lambda *_: None)
+
+    def recheck(self, tables: Sequence[str], first: date, last: date) -> dg.ExecuteInProcessResult:
+        """Look at final values again, as the schedule of this day asks for it."""
+        job = build_definitions(self.settings).resolve_job_def("restatements_check")
+        return job.execute_in_process(
+            instance=self.instance,
+            asset_selection=[dg.AssetKey(table) for table in tables],
+            tags={**range_tags(first, last), "crypto_assets/recheck": str(self.now.date())},
+            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+            raise_on_error=False,
+        )
 
     def sql(self, query: str, *values: Any) -> pd.DataFrame:
         """Ask the pipeline's own file."""

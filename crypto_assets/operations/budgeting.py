@@ -191,7 +191,7 @@ class _Month:
         return calls + self._coins(name) * len(a_coin)
 
     def _rechecked(self, name: str, asked: list[date], at: datetime) -> int:
-        coins = self._settings.restatements.coins_a_day
+        coins = min(self._settings.restatements.coins_a_day, self._coins(name))
         return coins * len(routes.calls(name, asked, at, self._plan))
 
     def _coins(self, name: str) -> int:

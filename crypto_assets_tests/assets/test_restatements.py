@@ -11,8 +11,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crypto_assets.automation.schedules import range_tags
-from crypto_assets.definitions import build_definitions
 from crypto_assets.operations.rebuilding import rebuild
 from crypto_assets.providers.raw import RawStore
 from crypto_assets.sandbox import Market
@@ -58,14 +56,7 @@ def recheck(
     tables: Sequence[str] = RECHECKED,
 ) -> dg.ExecuteInProcessResult:
     """Do what the schedule of this night asks for."""
-    job = build_definitions(lab.settings).resolve_job_def("restatements_check")
-    return job.execute_in_process(
-        instance=lab.instance,
-        asset_selection=[dg.AssetKey(table) for table in tables],
-        tags={**range_tags(first, last), "crypto_assets/recheck": str(lab.now.date())},
-        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-        raise_on_error=False,
-    )
+    return lab.recheck(tables, first, last)
 
 
 def restate(lab: Lab, coin: str, day: date, factor: float) -> None:

@@ -154,8 +154,7 @@ def test_a_lost_warehouse_is_made_again_and_goes_on_as_the_old_one_would(
     old: tuple[Lab, dict[str, pd.DataFrame]],
 ) -> None:
     lab, before = old
-    for path in lab.home.glob("warehouse.duckdb*"):
-        path.unlink()
+    (lab.home / "warehouse.duckdb").unlink()
     again(lab)
     assert_same(before, stored(lab))
     lab.run(["market_caps", "ohlc_daily", "ohlc_hourly"], day("03-05"), day("03-08"))
