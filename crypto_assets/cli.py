@@ -305,19 +305,18 @@ def restore(source: str, home: Path | None) -> None:
 
     Example: crypto-assets restore /mnt/backups/crypto_assets-20260301T031500Z --home new
     """
+    from crypto_assets.operations.looking import withheld
     from crypto_assets.warehouse import backups
     from crypto_assets.warehouse.publishing import publish_run
-    from crypto_assets.warehouse.warehouse import FILE_NAME
+    from crypto_assets.warehouse.warehouse import Warehouse
 
-    settings = _settings(home)
-    manifest = backups.restore(source, settings.home / FILE_NAME)
-    publish_run(settings.home, "restore")
+    warehouse = Warehouse.of(_settings(home))
+    manifest = backups.restore(source, warehouse.path, warehouse.identity)
     rows = sum(table.rows for table in manifest.tables.values())
-    click.echo(
-        f"Restored {rows:,} rows as of {manifest.made_at:%Y-%m-%d %H:%M} UTC. Settings it needs: "
-        f"history.start {manifest.history_start}"
-        f"{', a sandbox home' if manifest.is_sandbox else ''}."
-    )
+    click.echo(f"Restored {rows:,} rows as of {manifest.made_at:%Y-%m-%d %H:%M} UTC.")
+    published = publish_run(warehouse.home, "restore")
+    if published.withheld_by:
+        raise click.ClickException(withheld(published))
 
 
 @cli.command()
@@ -327,15 +326,17 @@ def verify(home: Path | None) -> None:
 
     Example: crypto-assets verify --home data/demo
     """
+    from crypto_assets.warehouse.session import open_warehouse
     from crypto_assets.warehouse.verifying import verify as verdicts
-    from crypto_assets.warehouse.warehouse import Warehouse
+    from crypto_assets.warehouse.warehouse import FILE_NAME
 
-    warehouse = Warehouse.of(_settings(home))
-    if not warehouse.path.exists():
-        raise click.ClickException(f"there is no warehouse in {warehouse.home}")
+    path = _settings(home).home / FILE_NAME
+    if not path.exists():
+        raise click.ClickException(f"there is no warehouse in {path.parent}")
     console = _console()
     wrong = total = 0
-    with warehouse.session("verifying") as connection:
+    # Opened as it is: what a run would mend first is what there is to tell.
+    with open_warehouse(path, "verifying") as connection:
         for verdict in verdicts(connection):
             total += 1
             if not verdict.is_fine:

@@ -84,6 +84,11 @@ class Table:
         """Names of the columns that hold data rather than provenance."""
         return tuple(column.name for column in self.columns)
 
+    @property
+    def compared_columns(self) -> tuple[str, ...]:
+        """Names of the columns that make rows of two warehouses equal."""
+        return self.content_columns + (("is_final",) if self.time_column else ())
+
     def column(self, name: str) -> Column:
         """Return a column by name. Raises `KeyError`."""
         return {column.name: column for column in self.all_columns}[name]
@@ -124,7 +129,8 @@ PROVENANCE = (
 FIRST_FINAL_AT = Column(
     "first_final_at",
     "TIMESTAMP",
-    "When a final value of the row was first observed, UTC; stays when the provider restates it.",
+    "When a final value of the row was first observed, UTC (of an exact candle: an exact one); "
+    "stays when the provider restates it.",
     nullable=True,
 )
 

@@ -13,6 +13,9 @@ from crypto_assets.providers.raw import RawStore
 from crypto_assets.settings import Settings
 from crypto_assets.tables import TABLES
 from crypto_assets.warehouse import backups
+from crypto_assets.warehouse.places import Place
+from crypto_assets.warehouse.publishing import read_state
+from crypto_assets.warehouse.reading import connect
 
 if TYPE_CHECKING:
     from dagster import JobDefinition
@@ -59,7 +62,7 @@ def clear_away(settings: Settings, instance: dg.DagsterInstance) -> Cleared:
         responses = raw.bound(keep_from, kept.keep_megabytes * 1_000_000)
     finally:
         raw.close()
-    gone = backups.prune(backup_place(settings), settings.backup.keep)
+    gone = _prune_backups(settings)
     history = _size(settings.home / "dagster") + _size(settings.home / "logs")
     left = instance.get_runs_count()
     return Cleared(
@@ -75,7 +78,7 @@ def build_maintenance(settings: Settings) -> "dict[str, JobDefinition]":
         place, manifest = backups.backup(
             settings.home, backup_place(settings), settings.backup.format
         )
-        gone = backups.prune(backup_place(settings), settings.backup.keep)
+        gone = backups.prune(backup_place(settings), settings.backup.keep, manifest.warehouse_id)
         rows = sum(table.rows for table in manifest.tables.values())
         context.log.info(f"Backed up {rows:,} rows to {place}; {len(gone)} old backups went.")
 
@@ -127,6 +130,14 @@ def build_maintenance_schedules(
         )
         for name, job in by_name.items()
     ]
+
+
+def _prune_backups(settings: Settings) -> list[Place]:
+    if read_state(settings.home).version == 0:
+        return []
+    with connect(settings.home) as connection:
+        of = backups.warehouse_id(connection)
+    return backups.prune(backup_place(settings), settings.backup.keep, of)
 
 
 def _remove_files_of(home: Path, run_id: str) -> None:

@@ -11,6 +11,8 @@ from crypto_assets.warehouse.backups import restore
 from crypto_assets.warehouse.comparing import Difference, compare
 from crypto_assets.warehouse.errors import WarehouseError
 from crypto_assets.warehouse.publishing import LINK_NAME
+from crypto_assets.warehouse.sqls import literal
+from crypto_assets.warehouse.warehouse import FILE_NAME
 
 
 def differences(a: str, b: str) -> list[Difference]:
@@ -19,13 +21,19 @@ def differences(a: str, b: str) -> list[Difference]:
         paths = [stack.enter_context(_file(where)) for where in (a, b)]
         connection = stack.enter_context(duckdb.connect())
         for name, path in zip(("a", "b"), paths, strict=True):
-            quoted = str(path).replace("'", "''")
             try:
-                connection.execute(f"ATTACH '{quoted}' AS {name} (READ_ONLY)")
+                connection.execute(f"ATTACH {literal(str(path))} AS {name} (READ_ONLY)")
             except duckdb.Error as error:
                 reason = str(error).splitlines()[0]
                 raise WarehouseError(f"can't read {path} ({reason})") from None
-        return compare(connection)
+        try:
+            return compare(connection)
+        except duckdb.Error as error:
+            reason = str(error).splitlines()[0]
+            raise WarehouseError(
+                f"can't compare {a} with {b} ({reason}): one of them is no warehouse, or of "
+                "another version; let this program open both, or restore a backup of it"
+            ) from None
 
 
 @contextmanager
@@ -35,6 +43,10 @@ def _file(where: str) -> Iterator[Path]:
         yield path
     elif (path / LINK_NAME).exists():
         yield (path / LINK_NAME).resolve()
+    elif (path / FILE_NAME).exists():
+        raise WarehouseError(
+            f"nothing has been published in {path} yet: run 'crypto-assets refresh' first"
+        )
     else:
         with TemporaryDirectory() as folder:
             restored = Path(folder) / "restored.duckdb"

@@ -29,11 +29,25 @@ def as_of(table: str, at: datetime | date | str, home: Path | str | None = None)
     if contract is None or FIRST_FINAL_AT not in contract.all_columns:
         known = ", ".join(t.name for t in TABLES.values() if FIRST_FINAL_AT in t.all_columns)
         raise WarehouseError(f"'{table}' has no history of its own: choose from {known}")
-    moment = pd.Timestamp(at)
+    moment = _moment(at)
+    with connect(home) as connection:
+        return known_at(connection, contract, moment)
+
+
+def _moment(at: datetime | date | str) -> datetime:
+    try:
+        moment = pd.Timestamp(at)
+    except (ValueError, TypeError):
+        raise _no_time(at) from None
+    if pd.isna(moment):
+        raise _no_time(at)
     if moment.tzinfo is not None:
         moment = moment.tz_convert("UTC").tz_localize(None)
-    with connect(home) as connection:
-        return known_at(connection, contract, moment.to_pydatetime())
+    return moment.to_pydatetime()
+
+
+def _no_time(at: object) -> WarehouseError:
+    return WarehouseError(f"{at!r} is no time: give one like '2026-03-01 12:00' (UTC)")
 
 
 def known_at(connection: duckdb.DuckDBPyConnection, table: Table, at: datetime) -> pd.DataFrame:

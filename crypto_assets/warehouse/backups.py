@@ -6,89 +6,42 @@ backup is; where it lies is any fsspec URL, when one is made is `automation`'s.
 """
 
 import hashlib
-import json
+import os
 import re
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from datetime import date, datetime, timedelta
+from dataclasses import asdict
+from datetime import datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
 
 import duckdb
-import fsspec
-from fsspec import AbstractFileSystem
 
 from crypto_assets.periods import wall_now
 from crypto_assets.warehouse import migrations
 from crypto_assets.warehouse.errors import WarehouseError
+from crypto_assets.warehouse.manifests import (
+    MANIFEST,
+    BackedUp,
+    Format,
+    Manifest,
+    read_manifest,
+    sealed,
+)
+from crypto_assets.warehouse.places import Place, masked
 from crypto_assets.warehouse.publishing import read_state
 from crypto_assets.warehouse.reading import connect
 from crypto_assets.warehouse.schema import Identity, ensure_schema
 from crypto_assets.warehouse.session import connect as open_file
 from crypto_assets.warehouse.session import quoted, transaction
+from crypto_assets.warehouse.sqls import literal
 
-Format = Literal["parquet", "csv"]
-MANIFEST = "manifest.json"
-_NAME = "crypto_assets-%Y%m%dT%H%M%SZ"
+_STAMP = "%Y%m%dT%H%M%SZ"
+_NAME = re.compile(r"crypto_assets-(?P<id>[0-9a-f]{8})-(?P<stamp>\d{8}T\d{6}Z)")
 _LONGEST = timedelta(days=1)
-_TYPE = re.compile(r"[A-Z0-9_ ,()\[\]]+")
 # Text that no value can be mistaken for: an empty name is not a missing one.
 _CSV = "FORMAT csv, HEADER true, NULLSTR '\\N', FORCE_QUOTE *"
-
-
-@dataclass(frozen=True)
-class BackedUp:
-    """One table of a backup: its file, how many rows, the SHA-256 of the file, and its columns.
-
-    `columns` are DuckDB's types by name, and `required` names those that are never NULL.
-    """
-
-    file: str
-    rows: int
-    sha256: str
-    columns: Mapping[str, str]
-    required: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a backup holds."""
-
-    made_at: datetime
-    version: int
-    schema_version: int
-    is_sandbox: bool
-    history_start: date
-    format: Format
-    tables: Mapping[str, BackedUp]
-
-
-@dataclass(frozen=True)
-class Place:
-    """A folder on any file system that fsspec knows."""
-
-    fs: AbstractFileSystem
-    path: str
-
-    @classmethod
-    def of(cls, url: str | Path) -> "Place":
-        """Return the place of a URL or path. Raises `WarehouseError`."""
-        try:
-            fs, path = fsspec.core.url_to_fs(str(url))
-        except (ImportError, ValueError) as error:
-            raise WarehouseError(
-                f"can't use {url} for backups ({error}): name a folder, or install what its file "
-                "system needs"
-            ) from None
-        return cls(fs, path)
-
-    def __truediv__(self, name: str) -> "Place":
-        return Place(self.fs, f"{self.path.rstrip('/')}/{name}")
-
-    def __str__(self) -> str:
-        return str(self.fs.unstrip_protocol(self.path)).removeprefix("file://")
 
 
 def backup(home: Path, target: str | Path, form: Format = "parquet") -> tuple[Place, Manifest]:
@@ -97,110 +50,118 @@ def backup(home: Path, target: str | Path, form: Format = "parquet") -> tuple[Pl
     Raises `WarehouseError`; what was written by then has no manifest and is no backup.
     """
     made_at = wall_now().replace(microsecond=0)
-    place = Place.of(target) / made_at.strftime(_NAME)
-    with TemporaryDirectory() as folder, _explained(f"write a backup to {place}"):
+    folder = Place.of(target)
+    with TemporaryDirectory() as staged, _explained(f"write a backup to {folder}"):
         with connect(home) as connection:
-            manifest = _export(connection, Path(folder), made_at, read_state(home).version, form)
-        place.fs.makedirs(place.path, exist_ok=False)
+            manifest = _export(connection, Path(staged), made_at, read_state(home).version, form)
+        place = folder / _name(manifest.warehouse_id, made_at)
+        if place.exists():
+            raise WarehouseError(f"there is a backup of this very second already: {place}")
+        place.fs.makedirs(place.path)
         for table in manifest.tables.values():
-            place.fs.put_file(str(Path(folder) / table.file), (place / table.file).path)
-        text = json.dumps(asdict(manifest), default=str, indent=1)
+            place.fs.put_file(str(Path(staged) / table.file), (place / table.file).path)
         unfinished = place / f"{MANIFEST}.unfinished"
-        place.fs.pipe_file(unfinished.path, text.encode())
+        place.fs.pipe_file(unfinished.path, sealed(asdict(manifest)).encode())
         place.fs.mv(unfinished.path, (place / MANIFEST).path)
     return place, manifest
 
 
-def restore(source: str | Path, path: Path) -> Manifest:
+def restore(source: str | Path, path: Path, expected: Identity | None = None) -> Manifest:
     """Make the warehouse file `path`, which must not exist, from a backup.
 
-    Every file is checked against the manifest before anything is made. Raises `WarehouseError`.
+    Every file is checked against the manifest before anything is made; `expected` is what the
+    settings of its home say it should be. Raises `WarehouseError`.
     """
     if path.exists():
-        raise WarehouseError(
-            f"there is a warehouse in {path.parent}: restore into an empty home; nothing changed"
-        )
+        raise _is_taken(path)
     place = Place.of(source)
-    manifest = read_manifest(place)
-    unfinished = path.with_name(path.name + ".restoring")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=path.parent) as folder, _explained(f"restore {place}"):
-        _fetch(place, manifest, Path(folder))
-        unfinished.unlink(missing_ok=True)
+    manifest = _manifest(place)
+    if expected is not None:
+        _check_identity(place, manifest, expected)
+    # Of a fixed name, so that what a killed restore left is cleared by the next.
+    folder = path.with_name("restoring")
+    with _explained(f"restore {place}"):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
         try:
-            _import(unfinished, manifest, Path(folder))
-            unfinished.rename(path)
+            _fetch(place, manifest, folder)
+            _import(folder / path.name, manifest, folder)
+            # A log that was left by a file of this name would be taken for its own.
+            path.with_name(f"{path.name}.wal").unlink(missing_ok=True)
+            # Unlike a rename, it never replaces what a run may have made meanwhile.
+            os.link(folder / path.name, path)
+        except FileExistsError:
+            raise _is_taken(path) from None
         finally:
-            unfinished.unlink(missing_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
     return manifest
 
 
-def read_manifest(place: Place) -> Manifest:
-    """Return what a backup says it holds. Raises `WarehouseError`."""
-    try:
-        told = json.loads(place.fs.cat_file((place / MANIFEST).path))
-        return Manifest(
-            datetime.fromisoformat(told["made_at"]),
-            int(told["version"]),
-            int(told["schema_version"]),
-            bool(told["is_sandbox"]),
-            date.fromisoformat(told["history_start"]),
-            told["format"],
-            {name: _backed_up(table) for name, table in told["tables"].items()},
-        )
-    except FileNotFoundError:
-        raise WarehouseError(f"{place} holds no backup: it has no {MANIFEST}") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise WarehouseError(f"can't read {place / MANIFEST} ({error}): it is damaged") from None
+def list_backups(target: str | Path, of: str | None = None) -> list[Place]:
+    """Return the finished backups in a folder, of one warehouse or of all, oldest first."""
+    found = [place for place, _ in _backups(target, of) if (place / MANIFEST).exists()]
+    return sorted(found, key=lambda place: place.name.rpartition("-")[2])
 
 
-def _backed_up(told: Mapping[str, Any]) -> BackedUp:
-    table = BackedUp(**{**told, "required": tuple(told["required"])})
-    if Path(table.file).name != table.file:
-        raise ValueError(f"'{table.file}' is no file of the backup")
-    for kind in table.columns.values():
-        # It goes into SQL as it is.
-        if not _TYPE.fullmatch(kind):
-            raise ValueError(f"'{kind}' is no type")
-    return table
-
-
-def list_backups(target: str | Path) -> list[Place]:
-    """Return the finished backups in a folder, oldest first."""
-    return [one for one in _places(target) if one.fs.exists((one / MANIFEST).path)]
-
-
-def _places(target: str | Path) -> list[Place]:
-    place = Place.of(target)
-    if not place.fs.exists(place.path):
-        return []
-    names = sorted(Path(name).name for name in place.fs.ls(place.path, detail=False))
-    return [place / name for name in names if name.startswith("crypto_assets-")]
-
-
-def prune(target: str | Path, keep: int) -> list[Place]:
-    """Delete all but the newest `keep` backups of a folder; return which went.
+def prune(target: str | Path, keep: int, of: str) -> list[Place]:
+    """Delete all but the newest `keep` backups of a warehouse; return which went.
 
     What a killed backup left goes too, once nobody can be writing it any more.
     """
-    gone = list_backups(target)[:-keep]
+    gone = list_backups(target, of)[:-keep]
     for place in gone:
         # Without its manifest it is no backup any more, wherever a kill may end this.
         place.fs.rm_file((place / MANIFEST).path)
         place.fs.rm(place.path, recursive=True)
-    for place in _places(target):
-        if _is_abandoned(place):
+    for place, begun_at in _backups(target, of):
+        if wall_now() - begun_at > _LONGEST and not (place / MANIFEST).exists():
             place.fs.rm(place.path, recursive=True)
     return gone
 
 
-def _is_abandoned(place: Place) -> bool:
-    try:
-        begun_at = datetime.strptime(Path(place.path).name, _NAME)  # noqa: DTZ007 - naive UTC
-    except ValueError:  # not ours
-        return False
-    is_old = wall_now() - begun_at > _LONGEST
-    return is_old and not place.fs.exists((place / MANIFEST).path)
+def warehouse_id(connection: duckdb.DuckDBPyConnection) -> str:
+    """Return what tells the backups of this warehouse from those of another in one folder."""
+    row = connection.execute("FROM warehouse_info").fetchone()
+    return hashlib.sha256(str(row).encode()).hexdigest()[:8]
+
+
+def _name(of: str, made_at: datetime) -> str:
+    return f"crypto_assets-{of}-{made_at:{_STAMP}}"
+
+
+def _backups(target: str | Path, of: str | None) -> Iterator[tuple[Place, datetime]]:
+    """Yield each folder that is named as a backup, finished or not, and when it was begun."""
+    for place in Place.of(target).entries():
+        named = _NAME.fullmatch(place.name)
+        if named and of in (None, named["id"]):
+            yield place, datetime.strptime(named["stamp"], _STAMP)  # noqa: DTZ007 - naive UTC
+
+
+def _is_taken(path: Path) -> WarehouseError:
+    return WarehouseError(
+        f"there is a warehouse in {path.parent}: restore into an empty home; nothing changed"
+    )
+
+
+def _manifest(place: Place) -> Manifest:
+    inside = [] if (place / MANIFEST).exists() else list_backups(str(place))
+    if inside:
+        raise WarehouseError(
+            f"{place} holds {len(inside)} backups: name one of them, the newest is {inside[-1]}"
+        )
+    return read_manifest(place)
+
+
+def _check_identity(place: Place, manifest: Manifest, expected: Identity) -> None:
+    wanted = {"history.start": expected.history_start, "sandbox": expected.is_sandbox}
+    held = {"history.start": manifest.history_start, "sandbox": manifest.is_sandbox}
+    if held == wanted:
+        return
+    sandbox = ", a section 'sandbox: {}'" if manifest.is_sandbox else ", no section 'sandbox'"
+    raise WarehouseError(
+        f"{place} does not fit the settings of this home: its crypto_assets.yaml needs "
+        f"'history: {{start: {manifest.history_start}}}'{sandbox}; nothing was changed"
+    )
 
 
 def _export(
@@ -218,7 +179,16 @@ def _export(
     if row is None:
         raise WarehouseError("this warehouse has lost its identity: restore it from a backup")
     schema_version = migrations.version_of(connection)
-    return Manifest(made_at, version, schema_version, row[0], row[1], form, tables)
+    return Manifest(
+        made_at,
+        version,
+        schema_version,
+        warehouse_id(connection),
+        is_sandbox=row[0],
+        history_start=row[1],
+        format=form,
+        tables=tables,
+    )
 
 
 def _export_table(
@@ -226,7 +196,7 @@ def _export_table(
 ) -> BackedUp:
     file = folder / f"{name}.{form}"
     options = "FORMAT parquet, COMPRESSION zstd" if form == "parquet" else _CSV
-    row = connection.execute(f"COPY {quoted(name)} TO {_literal(file)} ({options})").fetchone()
+    row = connection.execute(f"COPY {quoted(name)} TO {literal(str(file))} ({options})").fetchone()
     columns = connection.execute(
         "SELECT column_name, data_type, is_nullable FROM duckdb_columns() "
         "WHERE schema_name = 'main' AND table_name = ? ORDER BY column_index",
@@ -279,7 +249,7 @@ def _import(path: Path, manifest: Manifest, folder: Path) -> None:
 def _import_table(
     connection: duckdb.DuckDBPyConnection, name: str, table: BackedUp, folder: Path, form: Format
 ) -> None:
-    file = _literal(folder / table.file)
+    file = literal(str(folder / table.file))
     columns = ", ".join(
         f"{quoted(column)} {kind}{' NOT NULL' if column in table.required else ''}"
         for column, kind in table.columns.items()
@@ -288,7 +258,7 @@ def _import_table(
     source = file
     if form == "csv":
         types = ", ".join(
-            f"{_text(column)}: {_text(kind)}" for column, kind in table.columns.items()
+            f"{literal(column)}: {literal(kind)}" for column, kind in table.columns.items()
         )
         source = (
             f"read_csv({file}, header = true, nullstr = '\\N', types = {{{types}}}, "
@@ -309,10 +279,12 @@ def _import_table(
 def _explained(doing: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, duckdb.Error) as error:
+    except WarehouseError:
+        raise
+    except Exception as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise WarehouseError(
-            f"can't {doing} ({str(error).splitlines()[0]}): make room or the place writable, and "
-            "try again"
+            masked(f"can't {doing} ({reason}): make room or the place writable, and try again")
         ) from None
 
 
@@ -322,12 +294,3 @@ def _sha256(file: Path) -> str:
         while block := reader.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _literal(path: Path) -> str:
-    # COPY takes no bound parameters.
-    return _text(str(path))
-
-
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"

@@ -9,6 +9,13 @@ from crypto_assets.tables import TABLES, Table
 from crypto_assets.warehouse.session import quoted
 from crypto_assets.warehouse.sqls import day_of
 
+_BESIDE = {
+    "gaps": "table_name, series, first_day, last_day, state",
+    # A row that is gone is kept with its provenance.
+    "restatements": "table_name, day, key, column_name, new_value, "
+    "CASE WHEN column_name <> '(row)' THEN old_value END",
+}
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -30,8 +37,25 @@ class Difference:
 
 
 def compare(connection: duckdb.DuckDBPyConnection, a: str = "a", b: str = "b") -> list[Difference]:
-    """Return the difference of each table of two attached databases."""
-    return [_compared(connection, table, a, b) for table in TABLES.values()]
+    """Return the difference of each table of two attached databases, gaps and restatements too."""
+    return [
+        *(_compared(connection, table, a, b) for table in TABLES.values()),
+        *(_beside(connection, name, columns, a, b) for name, columns in _BESIDE.items()),
+    ]
+
+
+def _beside(
+    connection: duckdb.DuckDBPyConnection, name: str, columns: str, a: str, b: str
+) -> Difference:
+    left, right = (f"SELECT {columns} FROM {quoted(db)}.main.{quoted(name)}" for db in (a, b))
+    row = connection.execute(
+        f"""SELECT (SELECT count(*) FROM ({left})), (SELECT count(*) FROM ({right})),
+            (SELECT count(*) FROM ({left} EXCEPT ALL {right})),
+            (SELECT count(*) FROM ({right} EXCEPT ALL {left}))"""
+    ).fetchone()
+    if row is None:
+        raise AssertionError("an aggregate has a row")
+    return Difference(name, *row)
 
 
 def _compared(connection: duckdb.DuckDBPyConnection, table: Table, a: str, b: str) -> Difference:
@@ -40,7 +64,7 @@ def _compared(connection: duckdb.DuckDBPyConnection, table: Table, a: str, b: st
     first_key = quoted(table.key[0])
     differs = " OR ".join(
         f"x.{quoted(name)} IS DISTINCT FROM y.{quoted(name)}"
-        for name in table.content_columns
+        for name in table.compared_columns
         if name not in table.key
     )
     day = "NULL::DATE"

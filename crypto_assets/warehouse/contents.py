@@ -35,6 +35,19 @@ class Contents:
     days: dict[date, DayContent] = field(default_factory=dict)
 
 
+def reset(connection: duckdb.DuckDBPyConnection) -> None:
+    """Forget what was written down, inside the caller's transaction."""
+    connection.execute(
+        "CREATE OR REPLACE TABLE partitions (table_name VARCHAR NOT NULL, day DATE NOT NULL, "
+        "rows_stored BIGINT NOT NULL, content_hash VARCHAR NOT NULL)"
+    )
+
+
+def are_recorded(connection: duckdb.DuckDBPyConnection) -> bool:
+    """Tell whether anything is written down."""
+    return connection.execute("SELECT 1 FROM partitions LIMIT 1").fetchone() is not None
+
+
 def record(connection: duckdb.DuckDBPyConnection, table: Table, days: Iterable[date]) -> None:
     """Write down what is stored on some days, inside the caller's transaction."""
     touched = pd.DataFrame({"day": pd.to_datetime(sorted(set(days)))})
@@ -87,7 +100,7 @@ def by_day_sql(table: Table, where: str = "") -> str:
     DuckDB's own hash is forty times as fast as a cryptographic one, and its version is part of
     the result, because another version may hash otherwise.
     """
-    columns = ", ".join(map(quoted, table.content_columns))
+    columns = ", ".join(map(quoted, table.compared_columns))
     return (
         f"SELECT {day_of(table)} AS day, count(*) AS rows_stored, "
         # Keys are unique, so no two rows can cancel each other out.

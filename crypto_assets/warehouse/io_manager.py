@@ -50,14 +50,8 @@ class WarehouseIOManager(DuckDBPandasIOManager):
         home = Path(self.database).parent
         if context.run is None or not publishing.is_behind(home):
             return
-        if publishing.Debounce(self.large_megabytes, self.minutes_between).puts_off(home):
-            if context.log is not None:
-                context.log.info(
-                    f"Publication put off: the last one is less than {self.minutes_between:g} "
-                    "minutes old and the file is large; the end of a later run publishes."
-                )
-            return
-        state = publishing.publish_run(home, context.run.run_id)
+        debounce = publishing.Debounce(self.large_megabytes, self.minutes_between)
+        state = publishing.publish_run(home, context.run.run_id, debounce)
         if context.log is None:
             return
         if state.withheld_by:
@@ -65,6 +59,11 @@ class WarehouseIOManager(DuckDBPandasIOManager):
             context.log.error(
                 f"Publication withheld, broken rules: {by}. Readers keep version "
                 f"{state.version}; heal the days and run again."
+            )
+        elif publishing.is_behind(home):
+            context.log.info(
+                f"Publication put off: the last one is less than {self.minutes_between:g} "
+                "minutes old and the file is large; the end of a later run publishes."
             )
         else:
             context.log.info(f"Published version {state.version}.")

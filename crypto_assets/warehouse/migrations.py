@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import duckdb
 
 from crypto_assets.periods import wall_now
+from crypto_assets.warehouse import contents
 from crypto_assets.warehouse.errors import WarehouseError
 from crypto_assets.warehouse.session import transaction
 
@@ -33,7 +34,29 @@ def sql(*statements: str) -> Callable[[duckdb.DuckDBPyConnection], None]:
     return apply
 
 
-_PROVIDED = ("market_caps", "ohlc_hourly", "ohlc_daily", "fear_greed", "etf_flows")
+# Of version 2, with their keys.
+_PROVIDED = {
+    "market_caps": ("date", "coin_id"),
+    "ohlc_hourly": ("open_time", "coin_id"),
+    "ohlc_daily": ("date", "coin_id"),
+    "fear_greed": ("date",),
+    "etf_flows": ("date", "asset", "ticker"),
+}
+
+
+def _first_final_sql(table: str, key: tuple[str, ...]) -> tuple[str, ...]:
+    """A row that was restated since was known when its older values were observed."""
+    named = ", ".join(f"{name} := {table}.{name}" for name in key)
+    return (
+        f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS first_final_at TIMESTAMP",
+        f"UPDATE {table} SET first_final_at = observed_at "
+        "WHERE is_final AND first_final_at IS NULL",
+        f"""UPDATE {table} SET first_final_at = least(first_final_at, restated.at)
+        FROM (SELECT key, min(old_observed_at) AS at FROM restatements
+            WHERE table_name = '{table}' GROUP BY key) AS restated
+        WHERE is_final AND restated.key = CAST(to_json(struct_pack({named})) AS VARCHAR)""",
+    )
+
 
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(
@@ -42,12 +65,8 @@ MIGRATIONS: tuple[Migration, ...] = (
         sql(
             *(
                 statement
-                for table in _PROVIDED
-                for statement in (
-                    f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS first_final_at TIMESTAMP",
-                    f"UPDATE {table} SET first_final_at = observed_at "
-                    "WHERE is_final AND first_final_at IS NULL",
-                )
+                for table, key in _PROVIDED.items()
+                for statement in _first_final_sql(table, key)
             )
         ),
     ),
@@ -83,6 +102,8 @@ def migrate(
     for migration in sorted(missing, key=lambda one: one.version):
         with transaction(connection):
             migration.apply(connection)
+            # Rows may have changed: what is written down of them has to be made anew.
+            contents.reset(connection)
             record(connection, migration.version, migration.name)
     return bool(missing)
 

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from crypto_assets.periods import wall_now
 from crypto_assets.warehouse.audit import AuditFailure, audit
@@ -56,10 +57,11 @@ class Publication:
     """What the warehouse file looked like when it was copied."""
 
 
-def publish_run(home: Path, run_id: str) -> Publication:
+def publish_run(home: Path, run_id: str, debounce: Debounce | None = None) -> Publication:
     """Publish what the warehouse of a home has beyond the last publication, if it passes the audit.
 
-    Raises `WarehouseError` when it can't be opened or copied; the last publication stays.
+    Where `debounce` puts it off, `is_behind` tells so afterwards. Raises `WarehouseError` when it
+    can't be opened or copied; the last publication stays.
     """
     with warehouse_lock(home / FILE_NAME, f"run {run_id} publishing"):
         known = read_state(home)
@@ -69,7 +71,7 @@ def publish_run(home: Path, run_id: str) -> Publication:
         if failures:
             since = known.withheld_since or wall_now()
             state = replace(known, withheld_since=since, withheld_by=failures)
-        elif is_behind(home):
+        elif is_behind(home) and not (debounce and debounce.puts_off(home)):
             version = _copy(home, _next_version(home, known))
             looks = _looks_of(home / FILE_NAME)
             state = Publication(version, wall_now(), run_id, of_warehouse=looks)
@@ -83,12 +85,16 @@ def read_state(home: Path) -> Publication:
     """Return what is known of a home's publications."""
     try:
         told = json.loads((home / _STATE).read_text(encoding="utf-8"))
+        return _understood(told)
     except FileNotFoundError:
         return Publication()
-    except ValueError:
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise WarehouseError(
             f"can't read {home / _STATE}: delete it, the next run writes it anew"
         ) from None
+
+
+def _understood(told: dict[str, Any]) -> Publication:
     moments = {name: _moment(told[name]) for name in ("published_at", "withheld_since")}
     by = tuple(
         AuditFailure(
@@ -154,6 +160,8 @@ def _copy(home: Path, version: int) -> int:
     link = home / f"{LINK_NAME}.new"
     try:
         folder.mkdir(exist_ok=True)
+        # A kill may have left one that can't be written.
+        unfinished.unlink(missing_ok=True)
         _clone(home / FILE_NAME, unfinished)
         # Whoever opens it to write would leave changes that belong to no version.
         unfinished.chmod(0o444)
@@ -170,6 +178,7 @@ def _copy(home: Path, version: int) -> int:
             "make room or the folder writable, the next run makes up for it"
         ) from None
     for old in sorted(folder.glob("crypto-*.duckdb"))[:-_VERSIONS_KEPT]:
+        old.with_name(f"{old.name}.wal").unlink(missing_ok=True)
         old.unlink(missing_ok=True)
     return version
 

@@ -47,19 +47,20 @@ def turn(folder: Path, purpose: str, timeout_seconds: float) -> Iterator[None]:
     can't be used.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    ticket = _draw(folder, purpose)
+    deadline = time.monotonic() + timeout_seconds
+    ticket = _draw(folder, purpose, deadline)
     try:
-        _wait(ticket, timeout_seconds)
+        _wait(ticket, deadline)
         yield
     finally:
         ticket.path.unlink(missing_ok=True)
         ticket.file.close()
 
 
-def _draw(folder: Path, purpose: str) -> _Ticket:
+def _draw(folder: Path, purpose: str, deadline: float) -> _Ticket:
     """Take the next number. A ticket is locked before it has its name, so never seen as free."""
     with (folder / _COUNTER).open("a") as counter:
-        fcntl.flock(counter, fcntl.LOCK_EX)
+        _lock(counter, deadline)
         number = max(_numbers(folder), default=0) + 1
         unnamed = folder / f"{_COUNTER}.next"
         file = unnamed.open("w", encoding="utf-8")
@@ -75,8 +76,20 @@ def _draw(folder: Path, purpose: str) -> _Ticket:
         return ticket
 
 
-def _wait(ticket: _Ticket, timeout_seconds: float) -> None:
-    deadline = time.monotonic() + timeout_seconds
+def _lock(counter: IO[str], deadline: float) -> None:
+    """Lock the counter, which nobody holds for long; but whoever does may have been stopped."""
+    while True:
+        try:
+            fcntl.flock(counter, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise TooLongError("another process, which draws its number") from None
+            time.sleep(_LOOK_SECONDS)
+        else:
+            return
+
+
+def _wait(ticket: _Ticket, deadline: float) -> None:
     while (first := _first_ahead(ticket)) is not None:
         if time.monotonic() >= deadline:
             raise TooLongError(_described(first))

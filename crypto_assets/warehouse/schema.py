@@ -3,6 +3,7 @@
 Here belongs what the warehouse consists of. Writing rows is `writer`'s.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -14,31 +15,33 @@ from crypto_assets.warehouse import contents, migrations
 from crypto_assets.warehouse.errors import WarehouseError
 from crypto_assets.warehouse.gaps import gap_days_sql
 from crypto_assets.warehouse.session import quoted, transaction
-from crypto_assets.warehouse.sqls import day_of
+from crypto_assets.warehouse.sqls import day_of, literal
 
-_BESIDE_TABLES = """
-CREATE TABLE IF NOT EXISTS gaps (
+_DDL_BESIDE = """
+CREATE TABLE gaps (
     table_name VARCHAR NOT NULL, series VARCHAR NOT NULL,
     first_day DATE NOT NULL, last_day DATE NOT NULL,
     state VARCHAR NOT NULL, reason VARCHAR NOT NULL, checked_at TIMESTAMP NOT NULL
 );
-CREATE TABLE IF NOT EXISTS restatements (
+CREATE TABLE restatements (
     table_name VARCHAR NOT NULL, day DATE NOT NULL, key VARCHAR NOT NULL,
     column_name VARCHAR NOT NULL, old_value VARCHAR, new_value VARCHAR,
     old_observed_at TIMESTAMP NOT NULL, new_observed_at TIMESTAMP NOT NULL,
     run_id VARCHAR NOT NULL, restated_at TIMESTAMP NOT NULL
 );
-CREATE TABLE IF NOT EXISTS schema_migrations (
+CREATE TABLE schema_migrations (
     version INTEGER NOT NULL, name VARCHAR NOT NULL, applied_at TIMESTAMP NOT NULL
 );
-CREATE TABLE IF NOT EXISTS partitions (
-    table_name VARCHAR NOT NULL, day DATE NOT NULL,
-    rows_stored BIGINT NOT NULL, content_hash VARCHAR NOT NULL
-);
-CREATE TABLE IF NOT EXISTS warehouse_info (
+CREATE TABLE warehouse_info (
     is_sandbox BOOLEAN NOT NULL, history_start DATE NOT NULL, created_at TIMESTAMP NOT NULL
 );
 """
+
+
+_NEEDED = ("schema_migrations", "warehouse_info")
+BESIDE = (*_NEEDED, "gaps", "restatements", "partitions")
+Columns = dict[str, dict[str, str]]
+"""Types by column by table."""
 
 
 @dataclass(frozen=True)
@@ -52,27 +55,52 @@ class Identity:
 def ensure_schema(connection: duckdb.DuckDBPyConnection, identity: Identity) -> None:
     """Create what is missing, add new columns, and refuse a warehouse of another identity.
 
-    Raises `WarehouseError`.
+    Raises `WarehouseError`, also where the tables are not what a program of their version made.
     """
-    existing = _existing_columns(connection)
-    if "schema_migrations" not in existing:
+    existing = existing_columns(connection)
+    if not existing:
         with transaction(connection):
             _create(connection, identity)
         return
+    _check_present(existing, _NEEDED)
     _check_identity(connection, identity)
     # Each in a transaction of its own: DuckDB can't commit an altered table together with rows of
     # it that were changed before.
     migrated = migrations.migrate(connection)
     with transaction(connection):
-        existing = _existing_columns(connection)
-        added = _add_columns(connection, existing)
-        if "partitions" not in existing:
-            connection.execute(_BESIDE_TABLES)
-        if migrated or added or "partitions" not in existing:
-            for table in partitioned():
-                contents.record_all(connection, table)
-        if migrated or added or "coverage" not in existing:
+        existing = existing_columns(connection)
+        _check_present(existing, BESIDE)
+        changed = _add_columns(connection, existing)
+        if changed or migrated or "coverage" not in existing:
             _describe(connection)
+        are_due = not contents.are_recorded(connection)
+        for table in partitioned():
+            if table.name in changed or are_due:
+                contents.record_all(connection, table)
+
+
+def schema_problems(existing: Columns) -> list[str]:
+    """Return what keeps tables from being those of the contracts, beside what can be added."""
+    problems = []
+    for table in TABLES.values():
+        found = existing.get(table.name, {})
+        wanted = {column.name: column for column in table.all_columns}
+        problems += [
+            f"column {table.name}.{name} is not known to this program"
+            for name in found
+            if name not in wanted
+        ]
+        problems += [
+            f"column {table.name}.{name} is {found[name]}, not {column.type}"
+            for name, column in wanted.items()
+            if name in found and found[name] != column.type
+        ]
+        problems += [
+            f"column {table.name}.{name} is missing, and needs a value in every row"
+            for name, column in wanted.items()
+            if found and name not in found and not column.nullable
+        ]
+    return problems
 
 
 def create_table_sql(table: Table) -> str:
@@ -83,16 +111,30 @@ def create_table_sql(table: Table) -> str:
     return f"CREATE TABLE {quoted(table.name)} ({columns})"
 
 
-def _existing_columns(connection: duckdb.DuckDBPyConnection) -> dict[str, set[str]]:
+def existing_columns(connection: duckdb.DuckDBPyConnection) -> Columns:
+    """Return the columns of all tables and views, with their types."""
     rows = connection.execute(
-        "SELECT table_name, list(column_name) FROM information_schema.columns "
-        "WHERE table_schema = 'main' GROUP BY table_name"
+        "SELECT table_name, column_name, data_type FROM duckdb_columns() "
+        "WHERE database_name = current_database() AND schema_name = 'main'"
     ).fetchall()
-    return {name: set(columns) for name, columns in rows}
+    found: Columns = {}
+    for table, column, kind in rows:
+        found.setdefault(table, {})[column] = kind
+    return found
+
+
+def _check_present(existing: Columns, names: Sequence[str]) -> None:
+    missing = [name for name in names if name not in existing]
+    if missing:
+        raise WarehouseError(
+            f"this warehouse has lost its table {', '.join(missing)}, or is none: restore it from "
+            "a backup, or use another home; nothing was changed"
+        )
 
 
 def _create(connection: duckdb.DuckDBPyConnection, identity: Identity) -> None:
-    connection.execute(_BESIDE_TABLES)
+    connection.execute(_DDL_BESIDE)
+    contents.reset(connection)
     for table in TABLES.values():
         connection.execute(create_table_sql(table))
     _describe(connection)
@@ -112,15 +154,10 @@ def _describe(connection: duckdb.DuckDBPyConnection) -> None:
 
 def _comment(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
     name = quoted(table.name)
-    connection.execute(f"COMMENT ON TABLE {name} IS {_literal(table.row)}")
+    connection.execute(f"COMMENT ON TABLE {name} IS {literal(table.row)}")
     for column in table.all_columns:
-        text = _literal(column.documentation)
+        text = literal(column.documentation)
         connection.execute(f"COMMENT ON COLUMN {name}.{quoted(column.name)} IS {text}")
-
-
-def _literal(text: str) -> str:
-    # COMMENT takes no bound parameters; the text is our own contract's.
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _check_identity(connection: duckdb.DuckDBPyConnection, identity: Identity) -> None:
@@ -140,25 +177,28 @@ def _check_identity(connection: duckdb.DuckDBPyConnection, identity: Identity) -
         )
 
 
-def _add_columns(connection: duckdb.DuckDBPyConnection, existing: dict[str, set[str]]) -> bool:
-    changed = False
+def _add_columns(connection: duckdb.DuckDBPyConnection, existing: Columns) -> set[str]:
+    """Add the contract's new tables and nullable columns; return the tables that changed."""
+    problems = schema_problems(existing)
+    if problems:
+        raise WarehouseError(
+            f"{problems[0]}: upgrade crypto_assets if a newer one wrote this warehouse, or bring a "
+            "migration for it; nothing was changed"
+        )
+    changed = set()
     for table in TABLES.values():
-        if table.name not in existing:
+        found = existing.get(table.name)
+        if found is None:
             connection.execute(create_table_sql(table))
-            changed = True
+            changed.add(table.name)
             continue
         for column in table.all_columns:
-            if column.name in existing[table.name]:
-                continue
-            if not column.nullable:
-                raise WarehouseError(
-                    f"column {table.name}.{column.name} is new and needs a value in every row: "
-                    "a migration must bring it; nothing was changed"
+            if column.name not in found:
+                connection.execute(
+                    f"ALTER TABLE {quoted(table.name)} "
+                    f"ADD COLUMN {quoted(column.name)} {column.type}"
                 )
-            connection.execute(
-                f"ALTER TABLE {quoted(table.name)} ADD COLUMN {quoted(column.name)} {column.type}"
-            )
-            changed = True
+                changed.add(table.name)
     return changed
 
 

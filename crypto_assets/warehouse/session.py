@@ -68,7 +68,7 @@ def warehouse_lock(
             ) from None
         except OSError as error:
             raise WarehouseError(
-                f"can't lock {path} ({error.strerror}): make the folder writable"
+                f"can't lock {path} ({error.strerror}): make room, or the folder writable"
             ) from None
         yield
 
@@ -93,6 +93,9 @@ def transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
 
 def connect(path: Path) -> duckdb.DuckDBPyConnection:
     """Open the file for a caller that holds its lock. Raises `WarehouseError`."""
+    if not path.exists():
+        # Changes of a file that is gone; DuckDB would make them to the new one.
+        path.with_name(f"{path.name}.wal").unlink(missing_ok=True)
     try:
         connection = duckdb.connect(str(path))
     except duckdb.Error as error:

@@ -22,6 +22,11 @@ def within(table: Table, first: str, last: str, alias: str = "") -> str:
     return f"{time} >= {first} AND {time} < CAST({last} AS DATE) + 1"
 
 
+def literal(text: str) -> str:
+    """Return text as SQL's, for statements that take no bound parameters."""
+    return "'" + text.replace("'", "''") + "'"
+
+
 def key_json(alias: str, table: Table) -> str:
     """Return the SQL of a row's key as JSON, as `restatements` names rows."""
     parts = ", ".join(f"{quoted(name)} := {alias}.{quoted(name)}" for name in table.key)

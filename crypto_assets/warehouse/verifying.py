@@ -2,13 +2,16 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import get_args
 
 import duckdb
 
 from crypto_assets.tables import TABLES, Table, partitioned
 from crypto_assets.warehouse.contents import by_day_sql
 from crypto_assets.warehouse.errors import ContractViolationError
+from crypto_assets.warehouse.gaps import GapState
 from crypto_assets.warehouse.rules import all_rules
+from crypto_assets.warehouse.schema import BESIDE, existing_columns, schema_problems
 from crypto_assets.warehouse.session import quoted
 from crypto_assets.warehouse.sqls import day_of
 from crypto_assets.warehouse.validation import check_rows
@@ -25,13 +28,38 @@ class Verdict:
 
 
 def verify(connection: duckdb.DuckDBPyConnection) -> Iterator[Verdict]:
-    """Yield a verdict for each table's contract, hashes, rules and gaps."""
+    """Yield a verdict for the schema, and for each table's contract, hashes, rules and gaps."""
+    schema = _schema(connection)
+    yield schema
+    if not schema.is_fine:
+        return
     for table in TABLES.values():
         yield _contract(connection, table)
     for table in partitioned():
         yield _hashes(connection, table)
         yield _rules(connection, table)
         yield _gaps(connection, table)
+
+
+def _schema(connection: duckdb.DuckDBPyConnection) -> Verdict:
+    existing = existing_columns(connection)
+    wanted = {table.name: table.all_columns for table in TABLES.values()}
+    problems = [
+        *(
+            f"table {name} is missing"
+            for name in (*BESIDE, *wanted, "coverage")
+            if name not in existing
+        ),
+        *schema_problems(existing),
+        *(
+            f"column {name}.{column.name} is missing"
+            for name, columns in wanted.items()
+            for column in columns
+            if name in existing and column.nullable and column.name not in existing[name]
+        ),
+    ]
+    told = f"{'; '.join(problems)}: restore a backup, or run 'crypto-assets rebuild'"
+    return Verdict("the warehouse", "schema", not problems, told if problems else "")
 
 
 def _contract(connection: duckdb.DuckDBPyConnection, table: Table) -> Verdict:
@@ -94,9 +122,16 @@ def _gaps(connection: duckdb.DuckDBPyConnection, table: Table) -> Verdict:
         "WHERE a.table_name = ?",
         [table.name],
     ).fetchone()
-    told = ""
+    told = []
     if overlaps and overlaps[0]:
-        told = f"{overlaps[0]} gaps overlap; materialize these days again"
+        told.append(f"{overlaps[0]} gaps overlap")
+    senseless = connection.execute(
+        "SELECT count(*) FROM gaps WHERE table_name = ? "
+        "AND (first_day > last_day OR state NOT IN (SELECT unnest(?)))",
+        [table.name, list(get_args(GapState))],
+    ).fetchone()
+    if senseless and senseless[0]:
+        told.append(f"{senseless[0]} gaps make no sense")
     if table.series_column:
         whole = connection.execute(
             f"""SELECT count(*) FROM (
@@ -108,5 +143,6 @@ def _gaps(connection: duckdb.DuckDBPyConnection, table: Table) -> Verdict:
             [table.name],
         ).fetchone()
         if whole and whole[0]:
-            told = f"{whole[0]} days are said to be missing and are there; materialize them again"
-    return Verdict(table.name, "gaps", not told, told)
+            told.append(f"{whole[0]} days are said to be missing and are there")
+    advice = "; materialize these days again" if told else ""
+    return Verdict(table.name, "gaps", not told, ", ".join(told) + advice)

@@ -89,7 +89,13 @@ def write(connection: duckdb.DuckDBPyConnection, batch: Batch, to: Write) -> Wri
             batch.on_refusal()
             raise
     with transaction(connection):
-        report = _store(connection, batch, to) if len(batch.rows) else WriteReport()
+        report = WriteReport()
+        if len(batch.rows):
+            report = _store(connection, batch, to)
+        elif to.table.derived and to.days:
+            asked = set(days(*to.days))
+            _delete_days(connection, to.table, asked)
+            contents.record(connection, to.table, asked)
         if batch.inspection:
             gaps.record(connection, to.table.name, batch.inspection)
     return report
@@ -113,14 +119,18 @@ def _store(connection: duckdb.DuckDBPyConnection, batch: Batch, to: Write) -> Wr
             _leave_unchanged_rows(connection, table)
         _delete_met(connection, table)
     if table.derived:
-        # Calculated anew from all there is, so a row that no longer follows goes too.
-        connection.execute(
-            f"DELETE FROM {quoted(table.name)} WHERE {day_of(table)} IN (SELECT unnest(?))",
-            [list(touched)],
-        )
+        _delete_days(connection, table, touched)
     connection.execute(f"INSERT INTO {quoted(table.name)} BY NAME FROM {_STAGED}")
     contents.record(connection, table, touched)
     return report
+
+
+def _delete_days(connection: duckdb.DuckDBPyConnection, table: Table, touched: set[date]) -> None:
+    """Make room for days calculated anew from all there is: what no longer follows goes too."""
+    connection.execute(
+        f"DELETE FROM {quoted(table.name)} WHERE {day_of(table)} IN (SELECT unnest(?))",
+        [list(touched)],
+    )
 
 
 def _stage(connection: duckdb.DuckDBPyConnection, rows: pd.DataFrame, to: Write) -> None:
@@ -185,7 +195,12 @@ def _keep_stored_values(connection: duckdb.DuckDBPyConnection, table: Table) -> 
         if column.keeps_stored
     ]
     if FIRST_FINAL_AT in table.all_columns:
-        kept.append("first_final_at = coalesce(stored.first_final_at, staged.first_final_at)")
+        first = "coalesce(stored.first_final_at, staged.first_final_at)"
+        if table.has_exactness:
+            # An exact candle was not known as long as there was only an approximate one.
+            better = "stored.exactness <> 'exact' AND staged.exactness = 'exact'"
+            first = f"CASE WHEN {better} THEN staged.first_final_at ELSE {first} END"
+        kept.append(f"first_final_at = {first}")
     if kept:
         connection.execute(
             f"UPDATE {_STAGED} SET {', '.join(kept)} FROM {_STORED} "
@@ -217,14 +232,23 @@ def _touched_days(connection: duckdb.DuckDBPyConnection, batch: Batch, to: Write
 
 
 def _keep_better_rows(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
+    """Drop staged rows that know less than the stored ones, or were observed before them."""
     worse = "stored.is_final AND NOT staged.is_final"
+    alike = "stored.is_final = staged.is_final"
     if table.has_exactness:
         worse += (
             " OR stored.is_final AND stored.exactness = 'exact' AND staged.exactness <> 'exact'"
         )
+        alike += " AND stored.exactness = staged.exactness"
+    # Two runs may end in another order than they asked. What is stamped with a time to come was
+    # observed by a clock that has been set back since.
+    worse += (
+        f" OR {alike} AND staged.observed_at < stored.observed_at AND stored.observed_at <= $now"
+    )
     connection.execute(
         f"DELETE FROM {_STAGED} USING {_STORED} "
-        f"WHERE {_same(_STAGED, _STORED, table.key)} AND ({worse})"
+        f"WHERE {_same(_STAGED, _STORED, table.key)} AND ({worse})",
+        {"now": wall_now()},
     )
 
 
@@ -237,23 +261,27 @@ def _remove_what_is_gone(
         return 0
     table, stored = to.table, quoted(to.table.name)
     newest = connection.execute(f"SELECT max(observed_at) FROM {_STAGED}").fetchone()
+    observed_at, now = newest[0] if newest else None, wall_now()
     slices = tuple(str(name) for name in whole.columns)
     connection.register("whole", whole)
     try:
         gone = (
             f"{stored} SEMI JOIN whole ON {_same(stored, 'whole', slices)} "
-            f"ANTI JOIN {_STAGED} ON {_same(stored, _STAGED, table.key)}"
+            f"ANTI JOIN {_STAGED} ON {_same(stored, _STAGED, table.key)} "
+            # What another run saw later is not gone; unless a clock was set back since.
+            f"WHERE {stored}.observed_at <= $observed_at OR {stored}.observed_at > $now"
         )
         connection.execute(
             "CREATE OR REPLACE TEMP TABLE gone AS "
-            f"SELECT *, {key_json(stored, table)} AS key_json FROM {gone}"
+            f"SELECT *, {key_json(stored, table)} AS key_json FROM {gone}",
+            {"observed_at": observed_at, "now": now},
         )
     finally:
         connection.unregister("whole")
     row = connection.execute(
         f"INSERT INTO restatements SELECT ?, {day_of(table)}, key_json, '(row)', "
         "CAST(to_json(gone) AS VARCHAR), NULL, observed_at, ?, ?, ? FROM gone",
-        [table.name, newest[0] if newest else None, to.run_id, wall_now()],
+        [table.name, observed_at, to.run_id, now],
     ).fetchone()
     connection.execute(f"DELETE FROM {stored} USING gone WHERE {_same(stored, 'gone', table.key)}")
     connection.execute("DROP TABLE gone")

@@ -534,9 +534,8 @@ def test_a_hole_of_our_own_is_filled_with_one_call_a_coin(lab: Lab) -> None:
     assert report.rows_changed == {"ohlc_daily": 2}
     # One call a coin for the one day: these were never asked for by themselves.
     assert lab.server.stats()["total"] == 2
-    columns = [
-        c for c in before["ohlc_daily"] if c not in ("observed_at", "first_final_at", "raw_id")
-    ]
+    when = ("observed_at", "first_final_at", "raw_id")
+    columns = [c for c in before["ohlc_daily"] if c not in when]
     after = content(lab, ["ohlc_daily"])["ohlc_daily"]
     pd.testing.assert_frame_equal(before["ohlc_daily"][columns], after[columns])
 

@@ -18,8 +18,10 @@ from crypto_assets.operations.home import open_instance
 from crypto_assets.periods import wall_now
 from crypto_assets.providers.raw import RawStore
 from crypto_assets.settings import Settings, validated
-from crypto_assets.warehouse.backups import list_backups, read_manifest, restore
+from crypto_assets.warehouse.backups import list_backups, restore, warehouse_id
+from crypto_assets.warehouse.manifests import read_manifest
 from crypto_assets.warehouse.publishing import publish_run
+from crypto_assets.warehouse.reading import connect
 from crypto_assets.warehouse.warehouse import FILE_NAME, Warehouse
 from crypto_assets.warehouse.writer import Batch
 from crypto_assets_tests.warehouse import frames
@@ -200,9 +202,11 @@ def published(settings: Settings) -> Warehouse:
     return warehouse
 
 
-def old_backups(folder: Path, count: int) -> list[str]:
-    """Folders that look like backups of days long ago."""
-    names = [f"crypto_assets-202501{day:02}T031500Z" for day in range(1, count + 1)]
+def old_backups(folder: Path, home: Path, count: int) -> list[str]:
+    """Folders that look like backups of a home, of days long ago."""
+    with connect(home) as connection:
+        of = warehouse_id(connection)
+    names = [f"crypto_assets-{of}-202501{day:02}T031500Z" for day in range(1, count + 1)]
     for name in names:
         (folder / name).mkdir(parents=True)
         (folder / name / "manifest.json").write_text("{}")
@@ -211,7 +215,8 @@ def old_backups(folder: Path, count: int) -> list[str]:
 
 def test_all_but_the_newest_backups_go(tmp_path: Path) -> None:
     settings = settings_of(tmp_path, backup={"keep": 2})
-    names = old_backups(tmp_path / "backups", 5)
+    published(settings)
+    names = old_backups(tmp_path / "backups", tmp_path, 5)
     with dg.DagsterInstance.ephemeral() as instance:
         assert clear_away(settings, instance).backups == 3
     assert sorted(path.name for path in (tmp_path / "backups").iterdir()) == names[3:]
@@ -240,7 +245,7 @@ def test_the_backup_job_backs_up_and_keeps_the_newest(tmp_path: Path, form: str)
     settings = settings_of(tmp_path / "home", backup={"keep": 2, "format": form})
     (tmp_path / "home").mkdir()
     warehouse = published(settings)
-    names = old_backups(tmp_path / "home" / "backups", 3)
+    names = old_backups(tmp_path / "home" / "backups", tmp_path / "home", 3)
     with dg.DagsterInstance.ephemeral() as instance:
         told = job(settings, "backup", instance)
     found = list_backups(tmp_path / "home" / "backups")

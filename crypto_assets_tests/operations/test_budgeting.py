@@ -257,6 +257,8 @@ def test_a_steady_day_costs_what_the_budget_says_and_hardly_less(
         "universe": {"tracked": 5, "always": ["bitcoin"], "headline": ["bitcoin", "ethereum"]},
         "history": {"start": "2026-03-06"},
         "schedules": schedules,
+        # No more than there is: what is looked at again depends on how far back it goes.
+        "restatements": {"days": 4},
     }
     with open_lab(tmp_path, market, **overrides) as lab:
         lab.at(datetime(2026, 3, 9, 23, 50))

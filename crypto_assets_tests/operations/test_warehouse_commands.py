@@ -77,12 +77,18 @@ def test_a_damaged_backup_is_refused_in_a_sentence(demo: Demo, kept: Path, tmp_p
     assert not (home / "crypto.duckdb").exists()
 
 
-def test_a_sandbox_backup_stays_one_whatever_the_settings(kept: Path, tmp_path: Path) -> None:
-    restored = call("restore", kept, "--home", tmp_path / "new")
-    assert restored.code == 0
-    assert re.search(r"Settings it needs: history\.start 20\d\d-.*, a sandbox home", restored.out)
-    # Live settings are in force: nothing of theirs gets in.
-    assert "holds sandbox data" in call("verify", "--home", tmp_path / "new").sentence
+def test_a_sandbox_backup_does_not_fit_a_live_home(kept: Path, tmp_path: Path) -> None:
+    told = call("restore", kept, "--home", tmp_path / "new").sentence
+    needed = r"needs 'history: \{start: 20\d\d-\d\d-\d\d\}', a section 'sandbox: \{\}'"
+    assert re.search(needed, told)
+    assert not (tmp_path / "new" / "warehouse.duckdb").exists()
+
+
+def test_the_folder_of_backups_is_no_backup_and_names_the_newest(
+    kept: Path, tmp_path: Path
+) -> None:
+    told = call("restore", kept.parent, "--home", tmp_path / "new").sentence
+    assert f"name one of them, the newest is {kept}" in told
 
 
 def test_a_changed_value_is_found_by_verify_and_by_diff(demo: Demo, demo_copy: Path) -> None:

@@ -73,12 +73,12 @@ def test_when_a_row_was_first_final_survives_its_restatements(
         assert store.execute(sql).fetchall() == [(price, moment, T[1])]
 
 
-def test_a_day_that_was_told_approximately_was_final_from_then_on(
+def test_an_exact_day_is_known_since_it_was_exact(
     store: duckdb.DuckDBPyConnection,
 ) -> None:
     at_time(store, T[0], candles((D1, "a", 1.0), exactness="approximate"), OHLC_DAILY)
     at_time(store, T[1], candles((D1, "a", 2.0)), OHLC_DAILY)
-    assert store.execute("SELECT close, first_final_at FROM ohlc_daily").fetchall() == [(2.0, T[0])]
+    assert store.execute("SELECT close, first_final_at FROM ohlc_daily").fetchall() == [(2.0, T[1])]
     assert store.execute("SELECT count(*) FROM restatements").fetchall() == [(0,)]
 
 

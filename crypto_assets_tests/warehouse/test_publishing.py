@@ -226,14 +226,28 @@ def stays_at_one(home: Path) -> None:
     assert (read_state(home).version, read_state(home).run_id) == (1, "run-1")
 
 
-def test_a_full_disk_leaves_the_last_publication(home: Path, put: Put) -> None:
+TOO_LARGE = """
+import resource, signal
+from crypto_assets.warehouse.publishing import publish_run
+size = (home / FILE_NAME).stat().st_size
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (size - 1, size - 1))
+try:
+    publish_run(home, "run-2")
+except Exception as error:
+    say(type(error).__name__ + ": " + str(error))
+"""
+
+
+def test_a_full_disk_leaves_the_last_publication(home: Path, put: Put, start: Start) -> None:
     put(1.0)
     publish_run(home, "run-1")
     put(2.0)
-    # The device that answers every write as a full disk does.
-    unfinished = home / "published" / "crypto-000002.unfinished"
-    unfinished.symlink_to("/dev/full")
-    stays_at_one(home)
+    out, _ = start(TOO_LARGE).communicate(timeout=60)
+    assert out.startswith("WarehouseError: can't publish to ")
+    assert "readers keep the last publication" in out
+    assert seen(home) == 1.0
+    assert (read_state(home).version, read_state(home).run_id) == (1, "run-1")
     assert versions(home) == ["crypto-000001.duckdb"]
     assert publish_run(home, "run-3").version == 2
     assert seen(home) == 2.0

@@ -179,7 +179,7 @@ def test_a_new_column_that_needs_a_value_waits_for_a_migration(
     warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_column(monkeypatch, Column("max_supply", "DOUBLE", "Most there can be."))
-    refused(warehouse, frames.IDENTITY, r"market_caps\.max_supply is new and needs a value")
+    refused(warehouse, frames.IDENTITY, r"market_caps\.max_supply is missing, and needs a value")
 
 
 def test_a_table_of_a_newer_program_is_made_in_an_old_warehouse(

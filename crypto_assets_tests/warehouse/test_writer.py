@@ -280,6 +280,9 @@ def better(old: Values | None, new: Values) -> Values:
         return old
     if old["is_final"] and (old.get("exactness"), new.get("exactness")) == ("exact", "approximate"):
         return old
+    alike = all(old.get(c) == new.get(c) for c in ("is_final", "exactness"))
+    if alike and new["observed_at"] < old["observed_at"]:
+        return old
     same = all(old[c] == new[c] for c in new if c not in PROVENANCE)
     seen_alike = old["is_final"] or old["observed_at"] == new["observed_at"]
     if same and old["is_final"] == new["is_final"] and seen_alike:
