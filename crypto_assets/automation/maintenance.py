@@ -1,6 +1,7 @@
 """Jobs that keep a home in order: backups, and clearing away what piles up. No data is fetched."""
 
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -10,7 +11,7 @@ import dagster as dg
 
 from crypto_assets.automation.jobs import JOB_TAG
 from crypto_assets.providers.raw import RawStore
-from crypto_assets.settings import Settings
+from crypto_assets.settings import Settings, ticks
 from crypto_assets.tables import TABLES
 from crypto_assets.warehouse import backups
 from crypto_assets.warehouse.places import Place
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 BACKUP = "backup"
 HOUSEKEEPING = "housekeeping"
 _RECORDS_AT_ONCE = 500
-_RUNS_A_YEAR = 365 * 24
 _ENDED = [
     dg.DagsterRunStatus.SUCCESS,
     dg.DagsterRunStatus.FAILURE,
@@ -41,6 +41,12 @@ class Cleared:
     home_bytes: int
     bytes_a_run: int
     """What one run leaves in Dagster's history, on average."""
+    runs_a_day: int
+    """How often the schedules start one."""
+
+    def history_bytes(self, days: int) -> int:
+        """Return what Dagster's history takes if it is kept so many days."""
+        return self.bytes_a_run * self.runs_a_day * days
 
 
 def backup_place(settings: Settings) -> str:
@@ -55,6 +61,7 @@ def clear_away(settings: Settings, instance: dg.DagsterInstance) -> Cleared:
     for run_id in old:
         instance.delete_run(run_id)
         _remove_files_of(settings.home, run_id)
+    _remove_old_prints(settings.home / "logs", before.timestamp())
     kept = settings.raw
     raw = RawStore(settings.home / "raw" / "responses.sqlite")
     try:
@@ -66,7 +73,12 @@ def clear_away(settings: Settings, instance: dg.DagsterInstance) -> Cleared:
     history = _size(settings.home / "dagster") + _size(settings.home / "logs")
     left = instance.get_runs_count()
     return Cleared(
-        len(old), responses, len(gone), _size(settings.home), history // left if left else 0
+        len(old),
+        responses,
+        len(gone),
+        _size(settings.home),
+        history // left if left else 0,
+        _runs_a_day(settings),
     )
 
 
@@ -85,11 +97,13 @@ def build_maintenance(settings: Settings) -> "dict[str, JobDefinition]":
     @dg.op(name="clear_away", description="Clear away old runs, responses and backups.")
     def clear(context: dg.OpExecutionContext) -> None:
         done = clear_away(settings, context.instance)
+        kept_days = settings.housekeeping.keep_runs_days
         context.log.info(
             f"Cleared away {done.runs} runs, {done.responses} responses, {done.backups} backups; "
-            f"the home takes {done.home_bytes / 1e6:,.0f} MB, a run leaves "
-            f"{done.bytes_a_run / 1e6:,.2f} MB: a year of hourly runs that nobody clears away "
-            f"would take {done.bytes_a_run * _RUNS_A_YEAR / 1e6:,.0f} MB."
+            f"the home takes {done.home_bytes / 1e6:,.0f} MB. {done.runs_a_day} runs a day leave "
+            f"{done.bytes_a_run / 1e6:,.2f} MB each: kept for {kept_days} days "
+            f"{done.history_bytes(kept_days) / 1e6:,.0f} MB, for a year "
+            f"{done.history_bytes(365) / 1e6:,.0f} MB."
         )
 
     @dg.job(
@@ -145,6 +159,23 @@ def _remove_files_of(home: Path, run_id: str) -> None:
     for suffix in ("", "-wal", "-shm", "-journal"):
         (home / "dagster" / "history" / "runs" / f"{run_id}.db{suffix}").unlink(missing_ok=True)
     shutil.rmtree(home / "logs" / run_id, ignore_errors=True)
+
+
+def _remove_old_prints(folder: Path, before: float) -> None:
+    """Remove what runs and the ticks of schedules and sensors printed before then."""
+    for path in sorted(folder.rglob("*"), reverse=True):
+        with suppress(OSError):
+            if path.stat().st_mtime >= before:
+                continue
+            if path.is_dir():
+                path.rmdir()  # only where nothing is left in it
+            else:
+                path.unlink()
+
+
+def _runs_a_day(settings: Settings) -> int:
+    crons = [cron for cron in settings.schedules.model_dump().values() if isinstance(cron, str)]
+    return sum(len(ticks(cron, settings.clock.today())) for cron in crons)
 
 
 def _old_runs(instance: dg.DagsterInstance, before: datetime) -> set[str]:

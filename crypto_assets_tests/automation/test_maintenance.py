@@ -1,5 +1,6 @@
 """What piles up is cleared away by settings; what anybody still needs stays."""
 
+import os
 import re
 import sqlite3
 import warnings
@@ -307,7 +308,23 @@ def test_the_size_of_a_year_of_hourly_runs_is_told(
     (line,) = [
         text for text in job(settings, "housekeeping", instance) if text.startswith("Cleared away")
     ]
-    assert "year" in line
+    # Each of two every hour, and six every night.
+    found = re.search(r"54 runs a day leave ([\d.]+) MB each.* for a year ([\d,]+) MB", line)
+    assert found is not None
+    a_run, a_year = (float(text.replace(",", "")) for text in found.groups())
+    assert a_year == pytest.approx(a_run * 54 * 365, rel=0.2)
+
+
+def test_what_ticks_printed_long_ago_goes(settings: Settings, instance: dg.DagsterInstance) -> None:
+    old, new = (settings.home / "logs" / "repository" / "stale_days" / name for name in "ab")
+    for path in (old, new):
+        path.mkdir(parents=True)
+        (path / "tick.err").write_text("a line")
+    then = (datetime.now(timezone.utc) - timedelta(days=61)).timestamp()
+    os.utime(old / "tick.err", (then, then))
+    clear_away(settings, instance)
+    assert not (old / "tick.err").exists()
+    assert (new / "tick.err").read_text() == "a line"
 
 
 # When they run.

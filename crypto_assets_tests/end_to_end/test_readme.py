@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -180,6 +181,23 @@ def test_the_python_of_the_readme_runs(clone: Clone) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def backed_up(clone: Clone) -> str:
+    """Make a backup of the demo and return where it is."""
+    target = clone.folder.parent / "backups"
+    done = clone.run(f".venv/bin/crypto-assets backup --to {target} --home {clone.home}")
+    assert done.returncode == 0, done.stderr
+    (made,) = target.iterdir()
+    return str(made)
+
+
+def new_home(clone: Clone) -> Path:
+    """Return an empty home with the settings of the demo's."""
+    home = clone.folder.parent / "new"
+    home.mkdir()
+    shutil.copy(clone.home / "crypto_assets.yaml", home)
+    return home
+
+
 def commands_that_end() -> list[str]:
     """The README's commands but those that serve until they are told to end."""
     serving = ("crypto-assets up", "crypto-assets sandbox", "dagster dev", "crypto-assets demo")
@@ -194,6 +212,9 @@ def test_a_command_of_the_readme_works(clone: Clone, command: str) -> None:
     if first in typed:
         (start,) = clone_start(clone)
         typed = typed.replace(first, start).replace(last, start)
+    typed = re.sub(r"\b[AB]\b", str(clone.home), typed)
+    if "BACKUP" in typed:
+        typed = typed.replace("BACKUP", backed_up(clone)).replace("NEW", str(new_home(clone)))
     done = clone.run(f".venv/bin/{typed}", CRYPTO_ASSETS_HOME=str(clone.home))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
