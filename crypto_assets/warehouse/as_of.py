@@ -35,19 +35,16 @@ def as_of(table: str, at: datetime | date | str, home: Path | str | None = None)
 
 
 def _moment(at: datetime | date | str) -> datetime:
+    told = WarehouseError(f"{at!r} is no time: give one like '2026-03-01 12:00' (UTC)")
     try:
         moment = pd.Timestamp(at)
-    except (ValueError, TypeError):
-        raise _no_time(at) from None
-    if pd.isna(moment):
-        raise _no_time(at)
-    if moment.tzinfo is not None:
-        moment = moment.tz_convert("UTC").tz_localize(None)
+        if pd.isna(moment):
+            raise told
+        if moment.tzinfo is not None:
+            moment = moment.tz_convert("UTC").tz_localize(None)
+    except (ValueError, TypeError, OverflowError):
+        raise told from None
     return moment.to_pydatetime()
-
-
-def _no_time(at: object) -> WarehouseError:
-    return WarehouseError(f"{at!r} is no time: give one like '2026-03-01 12:00' (UTC)")
 
 
 def known_at(connection: duckdb.DuckDBPyConnection, table: Table, at: datetime) -> pd.DataFrame:

@@ -4,7 +4,7 @@ A new nullable column needs none: it is added from the contract. A renamed colum
 rows that have to be filled do. A migration that has been released never changes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import duckdb
@@ -34,28 +34,28 @@ def sql(*statements: str) -> Callable[[duckdb.DuckDBPyConnection], None]:
     return apply
 
 
-# Of version 2, with their keys.
+# Of version 2, with their keys where a row that was restated since was known before. A candle may
+# have been restated while it was approximate, when nobody knew the exact one.
 _PROVIDED = {
     "market_caps": ("date", "coin_id"),
-    "ohlc_hourly": ("open_time", "coin_id"),
-    "ohlc_daily": ("date", "coin_id"),
     "fear_greed": ("date",),
     "etf_flows": ("date", "asset", "ticker"),
+    "ohlc_hourly": (),
+    "ohlc_daily": (),
 }
 
 
-def _first_final_sql(table: str, key: tuple[str, ...]) -> tuple[str, ...]:
-    """A row that was restated since was known when its older values were observed."""
-    named = ", ".join(f"{name} := {table}.{name}" for name in key)
-    return (
-        f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS first_final_at TIMESTAMP",
-        f"UPDATE {table} SET first_final_at = observed_at "
-        "WHERE is_final AND first_final_at IS NULL",
-        f"""UPDATE {table} SET first_final_at = least(first_final_at, restated.at)
-        FROM (SELECT key, min(old_observed_at) AS at FROM restatements
-            WHERE table_name = '{table}' GROUP BY key) AS restated
-        WHERE is_final AND restated.key = CAST(to_json(struct_pack({named})) AS VARCHAR)""",
+def _first_final_sql(table: str, key: tuple[str, ...]) -> Iterator[str]:
+    yield f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS first_final_at TIMESTAMP"
+    yield (
+        f"UPDATE {table} SET first_final_at = observed_at WHERE is_final AND first_final_at IS NULL"
     )
+    if key:
+        named = ", ".join(f"{name} := {table}.{name}" for name in key)
+        yield f"""UPDATE {table} SET first_final_at = least(first_final_at, restated.at)
+            FROM (SELECT key, min(old_observed_at) AS at FROM restatements
+                WHERE table_name = '{table}' GROUP BY key) AS restated
+            WHERE is_final AND restated.key = CAST(to_json(struct_pack({named})) AS VARCHAR)"""
 
 
 MIGRATIONS: tuple[Migration, ...] = (

@@ -38,8 +38,8 @@ CREATE TABLE warehouse_info (
 """
 
 
-_NEEDED = ("schema_migrations", "warehouse_info")
-BESIDE = (*_NEEDED, "gaps", "restatements", "partitions")
+_ALWAYS = ("schema_migrations", "warehouse_info", "gaps", "restatements")
+BESIDE = (*_ALWAYS, "partitions")
 Columns = dict[str, dict[str, str]]
 """Types by column by table."""
 
@@ -62,7 +62,7 @@ def ensure_schema(connection: duckdb.DuckDBPyConnection, identity: Identity) -> 
         with transaction(connection):
             _create(connection, identity)
         return
-    _check_present(existing, _NEEDED)
+    _check_present(existing, _ALWAYS)
     _check_identity(connection, identity)
     # Each in a transaction of its own: DuckDB can't commit an altered table together with rows of
     # it that were changed before.
@@ -71,7 +71,7 @@ def ensure_schema(connection: duckdb.DuckDBPyConnection, identity: Identity) -> 
         existing = existing_columns(connection)
         _check_present(existing, BESIDE)
         changed = _add_columns(connection, existing)
-        if changed or migrated or "coverage" not in existing:
+        if changed or migrated or not {*TABLES, "coverage"} <= existing.keys():
             _describe(connection)
         are_due = not contents.are_recorded(connection)
         for table in partitioned():
@@ -178,19 +178,18 @@ def _check_identity(connection: duckdb.DuckDBPyConnection, identity: Identity) -
 
 
 def _add_columns(connection: duckdb.DuckDBPyConnection, existing: Columns) -> set[str]:
-    """Add the contract's new tables and nullable columns; return the tables that changed."""
+    """Add the contract's new tables and nullable columns; return which tables have new columns."""
     problems = schema_problems(existing)
     if problems:
         raise WarehouseError(
             f"{problems[0]}: upgrade crypto_assets if a newer one wrote this warehouse, or bring a "
-            "migration for it; nothing was changed"
+            "migration for it; no row was changed"
         )
     changed = set()
     for table in TABLES.values():
         found = existing.get(table.name)
         if found is None:
             connection.execute(create_table_sql(table))
-            changed.add(table.name)
             continue
         for column in table.all_columns:
             if column.name not in found:

@@ -260,28 +260,31 @@ def _remove_what_is_gone(
     if whole is None or whole.empty:
         return 0
     table, stored = to.table, quoted(to.table.name)
-    newest = connection.execute(f"SELECT max(observed_at) FROM {_STAGED}").fetchone()
-    observed_at, now = newest[0] if newest else None, wall_now()
     slices = tuple(str(name) for name in whole.columns)
+    names = ", ".join(map(quoted, slices))
+    now = wall_now()
     connection.register("whole", whole)
     try:
-        gone = (
-            f"{stored} SEMI JOIN whole ON {_same(stored, 'whole', slices)} "
-            f"ANTI JOIN {_STAGED} ON {_same(stored, _STAGED, table.key)} "
-            # What another run saw later is not gone; unless a clock was set back since.
-            f"WHERE {stored}.observed_at <= $observed_at OR {stored}.observed_at > $now"
-        )
         connection.execute(
-            "CREATE OR REPLACE TEMP TABLE gone AS "
-            f"SELECT *, {key_json(stored, table)} AS key_json FROM {gone}",
-            {"observed_at": observed_at, "now": now},
+            f"""CREATE OR REPLACE TEMP TABLE gone AS
+            WITH asked AS (
+                SELECT {names}, coalesce(max(staged.observed_at),
+                    (SELECT max(observed_at) FROM {_STAGED})) AS asked_at
+                FROM whole LEFT JOIN {_STAGED} USING ({names}) GROUP BY ALL
+            )
+            SELECT {stored}.*, asked_at, {key_json(stored, table)} AS key_json
+            FROM {stored} JOIN asked ON {_same(stored, "asked", slices)}
+            ANTI JOIN {_STAGED} ON {_same(stored, _STAGED, table.key)}
+            -- What another run saw later is not gone; unless a clock was set back since.
+            WHERE {stored}.observed_at <= asked_at OR {stored}.observed_at > $now""",
+            {"now": now},
         )
     finally:
         connection.unregister("whole")
     row = connection.execute(
         f"INSERT INTO restatements SELECT ?, {day_of(table)}, key_json, '(row)', "
-        "CAST(to_json(gone) AS VARCHAR), NULL, observed_at, ?, ?, ? FROM gone",
-        [table.name, observed_at, to.run_id, now],
+        "CAST(to_json(gone) AS VARCHAR), NULL, observed_at, asked_at, ?, ? FROM gone",
+        [table.name, to.run_id, now],
     ).fetchone()
     connection.execute(f"DELETE FROM {stored} USING gone WHERE {_same(stored, 'gone', table.key)}")
     connection.execute("DROP TABLE gone")

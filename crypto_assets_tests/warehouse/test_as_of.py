@@ -82,6 +82,18 @@ def test_an_exact_day_is_known_since_it_was_exact(
     assert store.execute("SELECT count(*) FROM restatements").fetchall() == [(0,)]
 
 
+def test_an_exact_day_is_not_told_before_it_was_exact(store: duckdb.DuckDBPyConnection) -> None:
+    at_time(store, T[0], candles((D1, "a", 1.0), exactness="approximate"), OHLC_DAILY)
+    at_time(store, T[1], candles((D1, "a", 2.0), exactness="approximate"), OHLC_DAILY)
+    approximate = known(store, T[1], "close", "exactness", table=OHLC_DAILY)
+    assert approximate == [(2.0, "approximate")]
+    at_time(store, T[3], candles((D1, "a", 3.0)), OHLC_DAILY)
+    at_time(store, T[5], candles((D1, "a", 4.0)), OHLC_DAILY)
+    told = [known(store, moment, "close", "exactness", table=OHLC_DAILY) for moment in T[:6]]
+    exact = [(3.0, "exact")]
+    assert told == [[], [], [], exact, exact, [(4.0, "exact")]]
+
+
 # One row as time goes by.
 
 
@@ -353,6 +365,13 @@ CENTRAL = timezone(timedelta(hours=1))
 )
 def test_a_time_may_be_given_in_any_common_form(home: Path, at: Any, price: float) -> None:
     assert as_of("market_caps", at, home)["price_usd"].tolist() == [price]
+
+
+@pytest.mark.parametrize("at", ["rubbish", "2026-13-01", "", None, pd.NaT], ids=repr)
+def test_what_is_no_time_is_refused_in_a_sentence(home: Path, at: Any) -> None:
+    with pytest.raises(WarehouseError) as refused:
+        as_of("market_caps", at, home)
+    assert str(refused.value) == f"{at!r} is no time: give one like '2026-03-01 12:00' (UTC)"
 
 
 def test_it_is_part_of_the_package(home: Path) -> None:

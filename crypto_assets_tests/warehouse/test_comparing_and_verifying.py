@@ -16,6 +16,7 @@ import pytest
 from crypto_assets import tables
 from crypto_assets.tables import TABLES, partitioned
 from crypto_assets.warehouse.comparing import Difference, compare
+from crypto_assets.warehouse.errors import WarehouseError
 from crypto_assets.warehouse.gaps import Gap, Inspection
 from crypto_assets.warehouse.verifying import Verdict, verify
 from crypto_assets.warehouse.warehouse import FILE_NAME, Warehouse
@@ -147,6 +148,24 @@ CHANGES: dict[str, tuple[str, Difference]] = {
         Difference("ohlc_hourly", 24, 24, changed=1, first=D1, last=D1),
     ),
     "a whole table": ("DELETE FROM ranks", Difference("ranks", 6, 0, only_a=6, first=D1, last=D3)),
+    "a row that is not final in one": (
+        f"UPDATE market_caps SET is_final = false WHERE date = '{D2}' AND coin_id = 'a'",
+        Difference("market_caps", 6, 6, changed=1, first=D2, last=D2),
+    ),
+    "a gap of the first only": ("DELETE FROM gaps", Difference("gaps", 1, 0, only_a=1)),
+    "a gap of another state": (
+        "UPDATE gaps SET state = 'no_data_at_provider'",
+        Difference("gaps", 1, 1, only_a=1, only_b=1),
+    ),
+    "a gap of other days": (
+        f"UPDATE gaps SET last_day = '{D3}'",
+        Difference("gaps", 1, 1, only_a=1, only_b=1),
+    ),
+    "a restatement of the second only": (
+        f"INSERT INTO restatements VALUES ('market_caps', '{D1}', '{{}}', 'price_usd', '1.0', "
+        "'2.0', now(), now(), 'run-1', now())",
+        Difference("restatements", 0, 1, only_b=1),
+    ),
 }
 
 
@@ -157,6 +176,21 @@ def test_each_difference_is_told_with_its_days(
     statement, expected = CHANGES[name]
     sql(other, statement)
     assert unequal(filled, other) == [expected]
+
+
+def test_restatements_from_other_values_are_a_difference(
+    filled: Warehouse, other: Warehouse
+) -> None:
+    for warehouse in (filled, other):
+        warehouse.write(Batch(caps((D1, "a", 3.0), observed_at=LATER)), to())
+    assert unequal(filled, other) == []
+    sql(other, "UPDATE restatements SET old_value = '7.0'")
+    assert unequal(filled, other) == [Difference("restatements", 1, 1, only_a=1, only_b=1)]
+
+
+def test_when_and_why_a_gap_was_found_is_no_difference(filled: Warehouse, other: Warehouse) -> None:
+    sql(other, "UPDATE gaps SET reason = 'HTTP 502', checked_at = '2026-03-01'")
+    assert unequal(filled, other) == []
 
 
 def test_a_doubled_row_is_a_difference(filled: Warehouse, other: Warehouse) -> None:
@@ -312,6 +346,24 @@ HARMS: dict[str, tuple[str, str, str, str]] = {
         "gaps",
         "1 gaps overlap",
     ),
+    "a row that is not final any more": (
+        f"UPDATE market_caps SET is_final = false WHERE date = '{D2}' AND coin_id = 'a'",
+        "market_caps",
+        "content hashes",
+        f"1 days, {D2} to {D2}",
+    ),
+    "a gap that ends before it begins": (
+        f"INSERT INTO gaps VALUES ('market_caps', 'd', '{D3}', '{D1}', 'missing', 'x', now())",
+        "market_caps",
+        "gaps",
+        "1 gaps make no sense",
+    ),
+    "a gap of an unknown state": (
+        f"INSERT INTO gaps VALUES ('ranks', 'd', '{D1}', '{D1}', 'lost', 'x', now())",
+        "ranks",
+        "gaps",
+        "1 gaps make no sense",
+    ),
 }
 
 
@@ -377,3 +429,80 @@ def test_a_hash_of_another_duckdb_is_not_compared_but_rows_are_counted(filled: W
     assert wrong(filled) == []
     sql(filled, f"DELETE FROM market_caps WHERE date = '{D2}' AND coin_id = 'a'")
     assert f"1 days, {D2} to {D2}" in told(filled, "market_caps", "content hashes")
+
+
+# A file whose tables are not those of the contracts.
+
+LOST = {
+    "a contract's table": ("DROP TABLE ohlc_daily", "table ohlc_daily is missing"),
+    "a table of days gone": ("DROP TABLE partitions", "table partitions is missing"),
+    "the gaps": ("DROP TABLE gaps", "table gaps is missing"),
+    "the restatements": ("DROP TABLE restatements", "table restatements is missing"),
+    "the view": ("DROP VIEW coverage", "table coverage is missing"),
+    "a column that may be null": (
+        "ALTER TABLE market_caps DROP COLUMN volume_24h_usd",
+        "column market_caps.volume_24h_usd is missing",
+    ),
+    "a column that may not": (
+        "ALTER TABLE market_caps DROP COLUMN price_usd",
+        "column market_caps.price_usd is missing, and needs a value in every row",
+    ),
+    "the name of a column": (
+        "ALTER TABLE market_caps RENAME volume_24h_usd TO volume",
+        "column market_caps.volume is not known to this program; "
+        "column market_caps.volume_24h_usd is missing",
+    ),
+    "the type of a column": (
+        "ALTER TABLE market_caps ALTER price_usd TYPE VARCHAR",
+        "column market_caps.price_usd is VARCHAR, not DOUBLE",
+    ),
+    "its measure": (
+        "ALTER TABLE ranks ADD COLUMN extra INTEGER",
+        "column ranks.extra is not known to this program",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LOST)
+def test_a_warehouse_that_lost_something_of_its_schema_is_told(
+    filled: Warehouse, name: str
+) -> None:
+    statement, said = LOST[name]
+    sql(filled, statement)
+    advice = ": restore a backup, or run 'crypto-assets rebuild'"
+    assert wrong(filled) == [Verdict("the warehouse", "schema", False, said + advice)]
+
+
+REFUSED = {
+    "a table of days gone": ("DROP TABLE partitions", "lost its table partitions"),
+    "the gaps": ("DROP TABLE gaps", "lost its table gaps"),
+    "the restatements": ("DROP TABLE restatements", "lost its table restatements"),
+    "an unknown column": (
+        "ALTER TABLE ranks ADD COLUMN extra INTEGER",
+        r"column ranks\.extra is not known to this program",
+    ),
+    "another name": (
+        "ALTER TABLE market_caps RENAME volume_24h_usd TO volume",
+        r"column market_caps\.volume is not known",
+    ),
+    "another type": (
+        "ALTER TABLE market_caps ALTER price_usd TYPE VARCHAR",
+        r"column market_caps\.price_usd is VARCHAR, not DOUBLE",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_session_refuses_what_no_program_made_and_leaves_it_alone(
+    filled: Warehouse, name: str
+) -> None:
+    statement, said = REFUSED[name]
+    sql(filled, statement)
+    before = filled.path.read_bytes()
+    for use in (
+        lambda: filled.query("SELECT 1"),
+        lambda: filled.write(Batch(caps((D4, "a", 1.0))), to()),
+    ):
+        with pytest.raises(WarehouseError, match=rf"{said}.*no row was changed"):
+            use()
+    assert filled.path.read_bytes() == before

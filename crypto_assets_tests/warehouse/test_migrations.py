@@ -22,7 +22,17 @@ from crypto_assets.warehouse.warehouse import Warehouse
 from crypto_assets.warehouse.writer import Batch
 from crypto_assets_tests.warehouse import frames
 from crypto_assets_tests.warehouse.conftest import Start
-from crypto_assets_tests.warehouse.frames import D1, D2, IDENTITY, LATER, SEEN, candles, caps, to
+from crypto_assets_tests.warehouse.frames import (
+    D1,
+    D2,
+    IDENTITY,
+    LATER,
+    SEEN,
+    candles,
+    caps,
+    hours,
+    to,
+)
 
 PROVIDED = ("market_caps", "ohlc_hourly", "ohlc_daily", "fear_greed", "etf_flows")
 
@@ -91,6 +101,27 @@ def test_final_rows_of_version_1_were_first_final_when_they_were_observed(old: W
             "SELECT date, coin_id, first_final_at FROM market_caps ORDER BY ALL"
         ).fetchall() == [(D1, "a", SEEN), (D1, "b", SEEN), (D2, "a", None)]
         assert connection.execute("SELECT first_final_at FROM ohlc_daily").fetchall() == [(LATER,)]
+
+
+def test_rows_of_version_1_that_were_restated_were_first_final_before_that(
+    warehouse: Warehouse,
+) -> None:
+    latest = datetime(2026, 2, 3)
+    for moment, price in ((SEEN, 1.0), (LATER, 2.0), (latest, 3.0)):
+        warehouse.write(Batch(caps((D1, "a", price), observed_at=moment)), to())
+        closed = hours(D1, [7], close=2 + price, observed_at=moment)
+        warehouse.write(Batch(closed), to(tables.OHLC_HOURLY))
+    warehouse.write(Batch(caps((D1, "b", 1.0), (D2, "a", 1.0), observed_at=LATER)), to())
+    to_version_1(warehouse.path)
+    with warehouse.session("test") as connection:
+        asked = "SELECT observed_at, first_final_at FROM"
+        assert connection.execute(f"{asked} market_caps ORDER BY date, coin_id").fetchall() == [
+            (latest, SEEN),
+            (LATER, LATER),
+            (LATER, LATER),
+        ]
+        # The values before may have been approximate, when nobody knew the exact ones.
+        assert connection.execute(f"{asked} ohlc_hourly").fetchall() == [(latest, latest)]
 
 
 def test_a_migrated_warehouse_verifies(old: Warehouse) -> None:
@@ -314,6 +345,59 @@ def test_a_migration_that_fills_rows_leaves_a_warehouse_that_verifies(
         told = connection.execute("SELECT volume_24h_usd FROM market_caps").fetchall()
         assert told == [(5.0,)]
         assert [v.told for v in verify(connection) if not v.is_fine] == []
+
+
+FILL = Migration(newest() + 1, "fill", sql("UPDATE market_caps SET volume_24h_usd = 5"))
+
+
+def verified(warehouse: Warehouse) -> list[tuple[Any, ...]]:
+    """What is written down of each day, once all of it was found to be fine."""
+    with warehouse.session("test") as connection:
+        assert [verdict for verdict in verify(connection) if not verdict.is_fine] == []
+        assert connection.execute("SELECT DISTINCT volume_24h_usd FROM market_caps").fetchall() == [
+            (5.0,)
+        ]
+        return connection.execute(
+            "SELECT table_name, day, rows_stored FROM partitions ORDER BY ALL"
+        ).fetchall()
+
+
+WRITTEN_DOWN = [("market_caps", D1, 2), ("market_caps", D2, 1), ("ohlc_daily", D1, 1)]
+
+
+@pytest.mark.parametrize("fixture", ["old", "current"])
+def test_a_migration_whose_hashes_were_not_written_down_is_made_up_for(
+    fixture: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warehouse = request.getfixturevalue(fixture)
+    steps = (*MIGRATIONS, FILL)
+    assert migrated(warehouse.path, steps)
+    monkeypatch.setattr(migrate, "__defaults__", (steps,))
+    assert verified(warehouse) == WRITTEN_DOWN
+
+
+def test_a_kill_between_a_migration_and_its_hashes_is_made_up_for(
+    current: Warehouse, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child = start("""
+from crypto_assets.warehouse import contents, migrations
+def hangs(connection, table):
+    say('migrated')
+    sys.stdin.readline()
+contents.record_all = hangs
+fill = migrations.Migration(
+    migrations.newest() + 1, 'fill', migrations.sql('UPDATE market_caps SET volume_24h_usd = 5')
+)
+migrations.migrate.__defaults__ = ((*migrations.MIGRATIONS, fill),)
+warehouse.query('SELECT 1')
+""")
+    assert child.stdout is not None
+    assert child.stdout.readline() == "migrated\n"
+    child.kill()
+    child.wait()
+    monkeypatch.setattr(migrate, "__defaults__", ((*MIGRATIONS, FILL),))
+    assert verified(current) == WRITTEN_DOWN
+    assert [version for version, _ in versions(current)] == [1, newest(), FILL.version]
 
 
 def test_migrating_in_memory_is_told_by_version_of(memory: duckdb.DuckDBPyConnection) -> None:

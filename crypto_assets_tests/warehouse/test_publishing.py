@@ -17,6 +17,7 @@ from crypto_assets.warehouse.audit import AuditFailure, audit
 from crypto_assets.warehouse.errors import WarehouseError
 from crypto_assets.warehouse.publishing import (
     LINK_NAME,
+    Debounce,
     Publication,
     is_behind,
     publish_run,
@@ -184,6 +185,30 @@ def test_days_not_touched_since_the_last_publication_are_not_audited_again(
         assert [failure.check for failure in audit(connection, None)] == ["source_fits_home"]
 
 
+OFTEN = Debounce(large_megabytes=0, minutes_between=60)
+
+
+def test_a_broken_rule_is_told_also_where_a_publication_is_put_off(
+    home: Path, put: Put, warehouse: Warehouse
+) -> None:
+    put(1.0)
+    publish_run(home, "run-1", OFTEN)
+    put(2.0)
+    spoil(warehouse, D1)
+    publish_run(home, "run-2", OFTEN)
+    told = read_state(home)
+    assert told.withheld_by == (AuditFailure("market_caps", "source_fits_home", D1, D1, 1),)
+    assert told.withheld_since is not None
+    assert (told.version, told.run_id, seen(home)) == (1, "run-1", 1.0)
+    spoil(warehouse, D1, "sandbox/healed")
+    publish_run(home, "run-3", OFTEN)
+    told = read_state(home)
+    # What was put off is still to come.
+    assert (told.version, told.withheld_since, told.withheld_by) == (1, None, ())
+    assert is_behind(home)
+    assert seen(home) == 1.0
+
+
 # Crashes and disks.
 
 
@@ -344,6 +369,35 @@ def test_a_state_that_can_not_be_read_is_a_clear_error(home: Path, put: Put) -> 
     with pytest.raises(WarehouseError, match=r"publication\.json"):
         publish_run(home, "run-2")
     assert seen(home) == 1.0
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "null", "1", '"x"', "unknown"])
+def test_a_state_that_is_none_says_what_to_do(home: Path, put: Put, text: str) -> None:
+    put(1.0)
+    publish_run(home, "run-1")
+    state = home / "publication.json"
+    if text == "unknown":
+        text = json.dumps({**json.loads(state.read_text()), "unknown": 1})
+    state.write_text(text)
+    put(2.0)
+    for use in (read_state, is_behind, lambda home: publish_run(home, "run-2")):
+        with pytest.raises(WarehouseError, match=r"publication\.json: delete it, the next run"):
+            use(home)
+    state.unlink()
+    publish_run(home, "run-3")
+    assert seen(home) == 2.0
+
+
+def test_a_copy_left_by_a_kill_that_can_not_be_written_is_replaced(home: Path, put: Put) -> None:
+    put(1.0)
+    publish_run(home, "run-1")
+    put(2.0)
+    left = home / "published" / "crypto-000002.unfinished"
+    left.write_bytes(b"half a copy")
+    left.chmod(0o444)
+    assert publish_run(home, "run-2").version == 2
+    assert seen(home) == 2.0
+    assert versions(home) == ["crypto-000001.duckdb", "crypto-000002.duckdb"]
 
 
 def test_the_state_says_in_plain_json_what_withholds(

@@ -233,6 +233,27 @@ def test_a_time_out_does_not_come_early_nor_late(queue: Path) -> None:
         assert 0.2 <= time.monotonic() - began < 2
 
 
+def test_a_counter_that_another_process_keeps_is_not_waited_for_longer(
+    queue: Path, start: Start
+) -> None:
+    keeper = start("""
+import fcntl
+with (home / 'queue' / 'counter').open('a') as counter:
+    fcntl.flock(counter, fcntl.LOCK_EX)
+    say('held')
+    sys.stdin.readline()
+""")
+    holding(keeper)
+    began = time.monotonic()
+    with pytest.raises(TooLongError, match="another process"), turn(queue, "second", 0.5):
+        pass
+    assert 0.5 <= time.monotonic() - began < 5
+    assert tickets(queue) == []
+    release(keeper)
+    with turn(queue, "third", PATIENCE):
+        pass
+
+
 def test_an_error_in_a_turn_frees_the_place_and_is_told(queue: Path) -> None:
     with pytest.raises(RuntimeError, match="broken"), turn(queue, "first", 0):
         raise RuntimeError("broken")

@@ -185,3 +185,22 @@ def test_reading_does_not_touch_the_file(warehouse: Warehouse) -> None:
     before = warehouse.path.stat().st_mtime_ns, warehouse.path.read_bytes()
     assert warehouse.query("SELECT count(*) AS n FROM ranks")["n"].tolist() == [0]
     assert (warehouse.path.stat().st_mtime_ns, warehouse.path.read_bytes()) == before
+
+
+def test_the_log_of_a_file_that_is_gone_is_not_replayed_into_a_new_one(
+    warehouse: Warehouse, start: Start
+) -> None:
+    child = start("""
+import duckdb, os, signal
+connection = duckdb.connect(str(warehouse.path))
+connection.execute("INSERT INTO gaps VALUES ('ranks', 'a', '2026-01-05', '2026-01-05', "
+    "'missing', 'x', now())")
+os.kill(os.getpid(), signal.SIGKILL)
+""")
+    child.wait()
+    log = warehouse.path.with_name(f"{warehouse.path.name}.wal")
+    assert log.stat().st_size > 0
+    warehouse.path.unlink()
+    assert warehouse.query("SELECT count(*) AS n FROM gaps")["n"].tolist() == [0]
+    assert warehouse.query("SELECT count(*) AS n FROM market_caps")["n"].tolist() == [0]
+    assert not log.exists()

@@ -186,6 +186,124 @@ def test_a_forming_row_tells_when_it_was_last_seen(store: duckdb.DuckDBPyConnect
     assert one(store, "SELECT observed_at FROM market_caps") == (LATER,)
 
 
+@pytest.mark.parametrize("order", [(SEEN, LATER), (LATER, SEEN)], ids=["in order", "overtaken"])
+@pytest.mark.parametrize("is_final", [True, False], ids=["final", "provisional"])
+def test_of_two_runs_the_one_that_observed_later_wins(
+    store: duckdb.DuckDBPyConnection, order: tuple[datetime, datetime], is_final: bool
+) -> None:
+    value = {SEEN: 1.0, LATER: 2.0}
+    for moment in order:
+        seen = {"is_final": is_final, "observed_at": moment}
+        write(store, Batch(caps((D1, "a", value[moment]), **seen)), to())
+        write(store, Batch(candles((D1, "a", value[moment]), **seen)), to(tables.OHLC_DAILY))
+    assert one(store, "SELECT price_usd, observed_at FROM market_caps") == (2.0, LATER)
+    assert one(store, "SELECT close, observed_at FROM ohlc_daily") == (2.0, LATER)
+    restated = len(store.execute("FROM restatements").fetchall())
+    assert restated == (2 if is_final and order == (SEEN, LATER) else 0)
+
+
+@pytest.mark.parametrize("is_final", [True, False], ids=["final", "provisional"])
+def test_a_row_from_a_time_to_come_is_replaced_by_one_observed_now(
+    store: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch, is_final: bool
+) -> None:
+    ahead, now = datetime(2026, 6, 1), datetime(2026, 3, 1)
+    monkeypatch.setattr(writer, "wall_now", lambda: ahead)
+    write(store, Batch(caps((D1, "a", 1.0), is_final=is_final, observed_at=ahead)), to())
+    monkeypatch.setattr(writer, "wall_now", lambda: now)
+    report = write(store, Batch(caps((D1, "a", 2.0), is_final=is_final, observed_at=now)), to())
+    assert one(store, "SELECT price_usd, observed_at FROM market_caps") == (2.0, now)
+    assert report.changed == 1
+
+
+# Rows that are gone.
+
+
+def test_calculated_days_without_rows_lose_what_they_had(store: duckdb.DuckDBPyConnection) -> None:
+    store.execute("DELETE FROM partitions")
+    four = date(2026, 1, 8)
+    write(store, Batch(caps((D2, "a", 1.0))), to())
+    write(
+        store,
+        Batch(pd.concat([ranks(day, "a", "b") for day in (D1, D2, D3, four)])),
+        to(tables.RANKS),
+    )
+    report = write(store, Batch(ranks(D1).head(0)), to(tables.RANKS, D2, D3))
+    assert report == WriteReport()
+    assert store.execute("SELECT date, coin_id FROM ranks ORDER BY ALL").fetchall() == [
+        (D1, "a"),
+        (D1, "b"),
+        (four, "a"),
+        (four, "b"),
+    ]
+    assert store.execute(
+        "SELECT table_name, day, rows_stored FROM partitions ORDER BY ALL"
+    ).fetchall() == [("market_caps", D2, 1), ("ranks", D1, 2), ("ranks", four, 2)]
+
+
+def flows(observed_at: datetime, *tickers: str) -> Batch:
+    """All flows of a day, as they were observed at a time."""
+    rows = pd.DataFrame(
+        {
+            "date": pd.Timestamp(D1),
+            "asset": "btc",
+            "ticker": list(tickers),
+            "net_flow_usd": 5.0,
+            "is_final": True,
+            "observed_at": pd.Timestamp(observed_at),
+            "source": "sandbox/test",
+        }
+    )
+    return Batch(rows, whole=rows[["date", "asset"]].drop_duplicates())
+
+
+def tickers(store: duckdb.DuckDBPyConnection) -> list[str]:
+    return [row[0] for row in store.execute("SELECT ticker FROM etf_flows ORDER BY 1").fetchall()]
+
+
+def test_what_is_gone_is_told_slice_by_slice(store: duckdb.DuckDBPyConnection) -> None:
+    latest = datetime(2026, 2, 3)
+
+    def both(btc_at: datetime, eth_at: datetime) -> Batch:
+        """IBIT without FBTC, and a fund of ether that was seen at another time."""
+        rows = pd.concat(
+            [flows(btc_at, "IBIT").rows, flows(eth_at, "ETHA").rows.assign(asset="eth")]
+        )
+        return Batch(rows, whole=rows[["date", "asset"]])
+
+    write(store, flows(LATER, "FBTC", "IBIT"), to(tables.ETF_FLOWS))
+    assert write(store, both(SEEN, latest), to(tables.ETF_FLOWS)).restated == 0
+    assert tickers(store) == ["ETHA", "FBTC", "IBIT"]
+    assert write(store, both(latest, LATER), to(tables.ETF_FLOWS)).restated == 1
+    assert tickers(store) == ["ETHA", "IBIT"]
+    assert store.execute(
+        "SELECT json_extract_string(key, 'ticker'), old_observed_at, new_observed_at "
+        "FROM restatements"
+    ).fetchall() == [("FBTC", LATER, latest)]
+
+
+def test_a_row_of_a_whole_slice_that_another_run_saw_later_is_not_gone(
+    store: duckdb.DuckDBPyConnection,
+) -> None:
+    write(store, flows(LATER, "FBTC", "IBIT"), to(tables.ETF_FLOWS))
+    report = write(store, flows(SEEN, "IBIT"), to(tables.ETF_FLOWS))
+    assert tickers(store) == ["FBTC", "IBIT"]
+    assert report.restated == 0
+    assert store.execute("FROM restatements").fetchall() == []
+    write(store, flows(datetime(2026, 2, 3), "IBIT"), to(tables.ETF_FLOWS))
+    assert tickers(store) == ["IBIT"]
+
+
+def test_a_row_of_a_whole_slice_from_a_time_to_come_is_gone_when_it_does_not_come_again(
+    store: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead, now = datetime(2026, 6, 1), datetime(2026, 3, 1)
+    monkeypatch.setattr(writer, "wall_now", lambda: ahead)
+    write(store, flows(ahead, "FBTC", "IBIT"), to(tables.ETF_FLOWS))
+    monkeypatch.setattr(writer, "wall_now", lambda: now)
+    write(store, flows(now, "IBIT"), to(tables.ETF_FLOWS))
+    assert tickers(store) == ["IBIT"]
+
+
 # Restatements.
 
 
