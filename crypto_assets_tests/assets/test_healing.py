@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from crypto_assets.sandbox import Market
 from crypto_assets.tables import TABLES
@@ -99,6 +100,7 @@ def test_coins_at_the_edge_of_the_universe_come_and_go_without_gaps(
         assert set(sizes["n"]) == {250}
 
 
+@pytest.mark.slow
 def test_a_coin_that_was_away_all_day_is_healed_after_midnight(lab: Lab) -> None:
     lab.run(CAPS, YESTERDAY)
     lab.at(datetime(2026, 3, 9, 12, 0)).run(CAPS, YESTERDAY)
@@ -194,6 +196,7 @@ def test_hours_the_provider_does_not_have_yet_make_the_day_incomplete(lab: Lab) 
     assert day["is_final"][0]
 
 
+@pytest.mark.slow
 def test_a_snapshot_is_final_only_when_the_slowest_source_is(lab: Lab) -> None:
     friday = date(2026, 3, 6)
     finality = []

@@ -211,6 +211,7 @@ def test_a_run_without_the_mark_asks_for_nothing_that_is_final(lab: Lab) -> None
     same(before, everything(lab))
 
 
+@pytest.mark.slow
 def test_each_night_asks_again_also_where_the_request_is_the_same(
     tmp_path: Path, market: Market
 ) -> None:
@@ -365,6 +366,7 @@ LOG = (
 )
 
 
+@pytest.mark.slow
 def test_a_rebuilt_warehouse_is_equal_and_knows_the_same_history(lab: Lab, tmp_path: Path) -> None:
     restate(lab, "bitcoin", DAY, 1.25)
     lab.server.faults.add({"kind": "missing_day", "coin_id": "tron", "date": str(DAY)})

@@ -70,6 +70,7 @@ def assert_same(before: dict[str, pd.DataFrame], after: dict[str, pd.DataFrame])
 
 
 @pytest.mark.parametrize("coingecko", [{}, FREE], ids=["unlimited", "demo"])
+@pytest.mark.slow
 def test_a_lost_warehouse_is_filled_again_without_asking_for_a_history(
     tmp_path: Path, market: Market, coingecko: dict[str, Any]
 ) -> None:

@@ -40,6 +40,7 @@ def test_signals_equal_an_independent_computation_over_the_whole_history(lab: La
         np.testing.assert_allclose(ours, theirs, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_days_written_in_several_runs_and_out_of_order_end_up_the_same(lab: Lab) -> None:
     cuts = [FIRST, FIRST + timedelta(20), FIRST + timedelta(41), TODAY + timedelta(1)]
     parts = [(a, b - timedelta(1)) for a, b in pairwise(cuts)]

@@ -285,6 +285,7 @@ def home_of(folder: Path, credits: int) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_commands_refuse_plan_and_count(tmp_path: Path) -> None:
     home = home_of(tmp_path / "home", credits=2)
     words = ("market_caps", "--from", "2026-03-08", "--to", "2026-03-09", "--home", home)

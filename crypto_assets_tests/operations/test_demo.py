@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from crypto_assets import connect
 from crypto_assets.operations.home import open_instance
@@ -76,6 +77,7 @@ def test_a_second_demo_changes_no_data_and_says_so(demo: Demo, demo_copy: Path) 
         pd.testing.assert_frame_equal(before[name], frame)
 
 
+@pytest.mark.slow
 def test_a_demo_that_lost_days_brings_back_just_these(demo_copy: Path, demo: Demo) -> None:
     import duckdb
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import duckdb
 import numpy as np
 import pandas as pd
+import pytest
 import yaml
 
 from crypto_assets import connect
@@ -38,6 +39,7 @@ def backfill(home: Path, first: str, last: str, *tables: str) -> None:
     assert done.code == 0, done.err
 
 
+@pytest.mark.slow
 def test_a_refresh_brings_the_running_day_and_what_the_week_before_lacks(
     tmp_path: Path, market: Market
 ) -> None:
@@ -58,6 +60,7 @@ def test_a_refresh_brings_the_running_day_and_what_the_week_before_lacks(
     assert "market_caps: 0 rows changed" in again.out
 
 
+@pytest.mark.slow
 def test_days_filled_out_of_order_equal_days_filled_in_one_go(tmp_path: Path) -> None:
     sources = ("market_caps", "ohlc_daily", "fear_greed", "etf_flows")
     derived = ("ranks", "ema_signals", "daily_snapshot")

@@ -159,6 +159,7 @@ def test_doctor_accepts_the_right_key(tmp_path: Path, market: Market, plan: str)
     assert key not in str(found)
 
 
+@pytest.mark.slow
 def test_doctor_ends_with_a_sentence_and_a_code_where_something_is_amiss(tmp_path: Path) -> None:
     nowhere = {"base_url": "http://127.0.0.1:9"}
     tree = {"coingecko": nowhere, "alternative_me": nowhere, "farside": nowhere}
@@ -169,6 +170,7 @@ def test_doctor_ends_with_a_sentence_and_a_code_where_something_is_amiss(tmp_pat
     assert failed == ["coingecko:", "alternative.me:", "farside:"]
 
 
+@pytest.mark.slow
 def test_doctor_tells_that_the_home_is_no_folder_and_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
