@@ -6,7 +6,6 @@ backup is; where it lies is any fsspec URL, when one is made is `automation`'s.
 """
 
 import hashlib
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -34,7 +33,7 @@ from crypto_assets.warehouse.publishing import read_state
 from crypto_assets.warehouse.reading import connect
 from crypto_assets.warehouse.schema import Identity, ensure_schema
 from crypto_assets.warehouse.session import connect as open_file
-from crypto_assets.warehouse.session import quoted, transaction
+from crypto_assets.warehouse.session import quoted, transaction, warehouse_lock
 from crypto_assets.warehouse.sqls import literal
 
 _STAMP = "%Y%m%dT%H%M%SZ"
@@ -86,15 +85,19 @@ def restore(source: str | Path, path: Path, expected: Identity | None = None) ->
         try:
             _fetch(place, manifest, folder)
             _import(folder / path.name, manifest, folder)
-            # A log that was left by a file of this name would be taken for its own.
-            path.with_name(f"{path.name}.wal").unlink(missing_ok=True)
-            # Unlike a rename, it never replaces what a run may have made meanwhile.
-            os.link(folder / path.name, path)
-        except FileExistsError:
-            raise _is_taken(path) from None
+            _place(folder / path.name, path)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
     return manifest
+
+
+def _place(restored: Path, path: Path) -> None:
+    with warehouse_lock(path, "restoring a backup"):
+        if path.exists():  # made by a run meanwhile
+            raise _is_taken(path)
+        # A log that was left by a file of this name would be taken for its own.
+        path.with_name(f"{path.name}.wal").unlink(missing_ok=True)
+        restored.rename(path)
 
 
 def list_backups(target: str | Path, of: str | None = None) -> list[Place]:

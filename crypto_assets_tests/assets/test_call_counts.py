@@ -21,6 +21,7 @@ def calls(lab: Lab) -> int:
     return int(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("tracked", "at_most"), [(100, 1), (200, 1), (250, 2)])
 def test_the_tick_at_midnight_closes_a_day_with_one_call(
     tmp_path: Path, market: Market, tracked: int, at_most: int

@@ -58,6 +58,7 @@ def test_a_provider_stuck_for_days_is_not_taken_for_coins_without_data(lab: Lab)
     assert lab.sql("FROM gaps").empty
 
 
+@pytest.mark.slow
 def test_a_coin_the_provider_no_longer_knows_holds_up_its_days_for_two_days_only(
     tmp_path: Path, market: Market
 ) -> None:
@@ -135,6 +136,7 @@ def test_coins_that_the_first_snapshot_of_a_day_lacks_stay_tracked(
         assert len(after) == len(before)
 
 
+@pytest.mark.slow
 def test_one_dead_coin_does_not_stop_the_others(tmp_path: Path, market: Market) -> None:
     with open_lab(tmp_path, market, universe={"tracked": 40}) as lab:
         lab.run(CAPS, TODAY)
@@ -160,6 +162,7 @@ def test_three_coins_unknown_to_the_provider_are_not_taken_for_an_outage(
         assert list(told["series"]) == unknown
 
 
+@pytest.mark.slow
 def test_the_first_snapshot_after_midnight_is_the_close_and_a_second_changes_nothing(
     lab: Lab,
 ) -> None:

@@ -52,6 +52,7 @@ def test_days_written_in_several_runs_and_out_of_order_end_up_the_same(lab: Lab)
         np.testing.assert_allclose(ours, theirs, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_restated_close_changes_signals_from_that_day_on_and_nothing_before(lab: Lab) -> None:
     last = TODAY - timedelta(1)
     lab.run(TABLES, FIRST, last)
@@ -107,6 +108,7 @@ def test_strength_is_the_relative_spread(lab: Lab, pair: tuple[int, int]) -> Non
     )
 
 
+@pytest.mark.slow
 def test_other_span_pairs_make_the_stored_signals_stale(lab: Lab) -> None:
     last = TODAY - timedelta(1)
     lab.fill(TABLES, last - timedelta(5), last)

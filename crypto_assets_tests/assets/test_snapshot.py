@@ -10,6 +10,7 @@ from crypto_assets_tests.lab import NOON, Lab
 DAY = date(2026, 3, 6)  # a Friday
 
 
+@pytest.mark.slow
 def test_a_snapshot_row_says_what_every_table_says(lab: Lab) -> None:
     lab._overrides["signals"] = {"span_pairs": [[3, 6], [4, 8]]}
     assert lab.run(list(TABLES), DAY - timedelta(days=40), DAY).succeeded

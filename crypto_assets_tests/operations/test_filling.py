@@ -122,6 +122,7 @@ def test_a_day_that_is_none_is_refused(demo_copy: Path) -> None:
     assert "Traceback" not in done.err
 
 
+@pytest.mark.slow
 def test_a_table_without_its_inputs_says_what_to_fill_first(tmp_path: Path) -> None:
     home = sandbox_home(tmp_path / "home")
     for table in ("ranks", "ema_signals", "daily_snapshot"):

@@ -283,6 +283,7 @@ def final_rows(model: Model) -> list[tuple[Any, ...]]:
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(CAP_STEPS)
 def test_after_any_writes_each_moment_is_told_as_it_was(
@@ -313,6 +314,7 @@ FLOW_STEPS = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(FLOW_STEPS)
 def test_after_any_whole_days_each_moment_is_told_as_it_was(

@@ -125,7 +125,9 @@ def differences(a: Path, b: Path) -> list[str]:
 
 
 def left_in(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.rglob("*")) if folder.exists() else []
+    """Names of what is in a folder, but for the queue in which writers wait."""
+    found = folder.rglob("*") if folder.exists() else []
+    return sorted(path.name for path in found if ".queue" not in str(path.relative_to(folder)))
 
 
 # There and back.
