@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta, timezone
+from functools import partial
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -10,7 +11,7 @@ import dagster as dg
 from crypto_assets.assets.resource import RECHECK_TAG
 from crypto_assets.automation import jobs
 from crypto_assets.periods import DAY
-from crypto_assets.settings import ScheduleSettings, Settings
+from crypto_assets.settings import RestatementSettings, ScheduleSettings, Settings
 from crypto_assets.warehouse.io_manager import RANGE_TAGS
 
 if TYPE_CHECKING:
@@ -56,11 +57,11 @@ def daily_close_tick(at: datetime) -> Tick:
     return Tick(at.date() - CATCH_UP_DAYS * DAY, at.date() - DAY, jobs.DAILY_CLOSE.tables)
 
 
-def restatements_tick(at: datetime, look_back_days: int = 90) -> Tick:
-    """Ask for the last months; which coins is told by the day."""
-    first = at.date() - look_back_days * DAY
+def restatements_tick(at: datetime, look: RestatementSettings) -> Tick:
+    """Ask for the last months, of no table where no coin is to be looked at; the day says which."""
     tags = {RECHECK_TAG: at.date().isoformat()}
-    return Tick(first, at.date() - DAY, jobs.RESTATEMENTS.tables, tags)
+    tables = jobs.RESTATEMENTS.tables if look.coins_a_day else ()
+    return Tick(at.date() - look.days * DAY, at.date() - DAY, tables, tags)
 
 
 def etf_flows_tick(at: datetime) -> Tick:
@@ -68,14 +69,18 @@ def etf_flows_tick(at: datetime) -> Tick:
     return Tick(at.date() - _ETF_LOOK_BACK, at.date() - DAY, jobs.ETF_FLOWS.tables)
 
 
-_TICKS: dict[str, tuple[jobs.Refresh, Callable[[datetime], Tick]]] = {
-    "market_refresh": (jobs.MARKET_REFRESH, market_tick),
-    "hourly_candles": (jobs.HOURLY_CANDLES, hourly_candles_tick),
-    "fear_greed": (jobs.FEAR_GREED, fear_greed_tick),
-    "daily_close": (jobs.DAILY_CLOSE, daily_close_tick),
-    "etf_flows": (jobs.ETF_FLOWS, etf_flows_tick),
-    "restatements": (jobs.RESTATEMENTS, restatements_tick),
-}
+def _ticks(settings: Settings) -> dict[str, tuple[jobs.Refresh, Callable[[datetime], Tick]]]:
+    return {
+        "market_refresh": (jobs.MARKET_REFRESH, market_tick),
+        "hourly_candles": (jobs.HOURLY_CANDLES, hourly_candles_tick),
+        "fear_greed": (jobs.FEAR_GREED, fear_greed_tick),
+        "daily_close": (jobs.DAILY_CLOSE, daily_close_tick),
+        "etf_flows": (jobs.ETF_FLOWS, etf_flows_tick),
+        "restatements": (
+            jobs.RESTATEMENTS,
+            partial(restatements_tick, look=settings.restatements),
+        ),
+    }
 
 
 def build_schedules(
@@ -84,15 +89,13 @@ def build_schedules(
     """Return one schedule for each cron expression in the settings."""
     return [
         _schedule(name, by_name[refresh.name], settings, tick)
-        for name, (refresh, tick) in _TICKS.items()
+        for name, (refresh, tick) in _ticks(settings).items()
     ]
 
 
-def scheduled_ticks(
-    schedules: ScheduleSettings,
-) -> list[tuple[str, Callable[[datetime], Tick]]]:
+def scheduled_ticks(settings: Settings) -> list[tuple[str, Callable[[datetime], Tick]]]:
     """Return each schedule's cron expression and what its ticks ask for."""
-    return [(_cron(schedules, name), tick) for name, (_, tick) in _TICKS.items()]
+    return [(_cron(settings.schedules, name), tick) for name, (_, tick) in _ticks(settings).items()]
 
 
 def range_tags(first: date, last: date) -> dict[str, str]:
@@ -106,10 +109,8 @@ def _schedule(
     def request(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         at = context.scheduled_execution_time.astimezone(timezone.utc).replace(tzinfo=None)
         asked = tick(at)
-        if name == "restatements":
-            if not settings.restatements.coins_a_day:
-                return dg.SkipReason("restatements.coins_a_day is 0.")
-            asked = restatements_tick(at, settings.restatements.days)
+        if not asked.tables:
+            return dg.SkipReason("The settings ask for nothing: restatements.coins_a_day is 0.")
         first = max(asked.first, settings.history.start)
         if first > asked.last:
             return dg.SkipReason(f"{asked.last} lies before the first day of this home, {first}.")

@@ -127,11 +127,7 @@ def _forecast(settings: Settings, coins_beside: int) -> Budget:
 
 def _ticks(settings: Settings, day: date) -> list[tuple[datetime, Tick]]:
     return sorted(
-        (
-            (at, tick(at))
-            for cron, tick in scheduled_ticks(settings.schedules)
-            for at in ticks(cron, day)
-        ),
+        ((at, tick(at)) for cron, tick in scheduled_ticks(settings) for at in ticks(cron, day)),
         key=lambda one: one[0],
     )
 

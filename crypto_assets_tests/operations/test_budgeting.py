@@ -219,11 +219,7 @@ def free_of_limits(plan: str) -> dict[str, Any]:
 def play(lab: Lab, day: date) -> int:
     """Run what all schedules ask for on one day, at their times; returns CoinGecko's calls."""
     due = sorted(
-        (
-            (at, tick(at))
-            for cron, tick in scheduled_ticks(lab.settings.schedules)
-            for at in ticks(cron, day)
-        ),
+        ((at, tick(at)) for cron, tick in scheduled_ticks(lab.settings) for at in ticks(cron, day)),
         key=lambda one: one[0],
     )
     lab.server.reset()
