@@ -24,6 +24,7 @@ from crypto_assets.warehouse.errors import ContractViolationError, WarehouseErro
 from crypto_assets.warehouse.publishing import is_behind, publish_run
 from crypto_assets.warehouse.schema import ensure_schema
 from crypto_assets.warehouse.session import connect, quoted, warehouse_lock
+from crypto_assets.warehouse.sqls import literal
 from crypto_assets.warehouse.warehouse import Warehouse
 from crypto_assets.warehouse.writer import Write, write
 
@@ -167,8 +168,7 @@ def _attach(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
     try:
         # Opening takes in what a killed process left in the write-ahead log.
         connect(path).close()
-        text = str(path).replace("'", "''")
-        connection.execute(f"ATTACH '{text}' AS before (READ_ONLY)")
+        connection.execute(f"ATTACH {literal(str(path))} AS before (READ_ONLY)")
     except (WarehouseError, duckdb.Error) as error:
         raise OperationError(
             f"can't compare with {path} ({str(error).splitlines()[0]}): if it is damaged, move it "

@@ -156,9 +156,7 @@ def _manifest(place: Place) -> Manifest:
 
 
 def _check_identity(place: Place, manifest: Manifest, expected: Identity) -> None:
-    wanted = {"history.start": expected.history_start, "sandbox": expected.is_sandbox}
-    held = {"history.start": manifest.history_start, "sandbox": manifest.is_sandbox}
-    if held == wanted:
+    if Identity(manifest.is_sandbox, manifest.history_start) == expected:
         return
     sandbox = ", a section 'sandbox: {}'" if manifest.is_sandbox else ", no section 'sandbox'"
     raise WarehouseError(

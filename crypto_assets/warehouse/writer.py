@@ -109,7 +109,8 @@ def _store(connection: duckdb.DuckDBPyConnection, batch: Batch, to: Write) -> Wr
     is_provided = not table.derived and table.time_column is not None
     if is_provided:
         report.restated = _remove_what_is_gone(connection, batch.whole, to)
-    if _find_stored(connection, table):
+    met = _find_stored(connection, table)
+    if met:
         _keep_stored_values(connection, table)
         if is_provided:
             _keep_better_rows(connection, table)
@@ -117,9 +118,10 @@ def _store(connection: duckdb.DuckDBPyConnection, batch: Batch, to: Write) -> Wr
         if is_provided:
             report.restated += _record_restatements(connection, to)
             _leave_unchanged_rows(connection, table)
-        _delete_met(connection, table)
     if table.derived:
         _delete_days(connection, table, touched)
+    elif met:
+        _delete_met(connection, table)
     connection.execute(f"INSERT INTO {quoted(table.name)} BY NAME FROM {_STAGED}")
     contents.record(connection, table, touched)
     return report
@@ -253,9 +255,7 @@ def _keep_better_rows(connection: duckdb.DuckDBPyConnection, table: Table) -> No
 
 
 def _remove_what_is_gone(
-    connection: duckdb.DuckDBPyConnection,
-    whole: pd.DataFrame | None,
-    to: Write,
+    connection: duckdb.DuckDBPyConnection, whole: pd.DataFrame | None, to: Write
 ) -> int:
     if whole is None or whole.empty:
         return 0
