@@ -3,6 +3,7 @@
 Imports that take long happen inside the commands, so that `--help` answers at once.
 """
 
+import json
 import os
 import signal
 import sys
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from crypto_assets.operations.budgeting import Budget
     from crypto_assets.operations.forecasting import Forecast
     from crypto_assets.operations.running import Progress, RunReport
+    from crypto_assets.operations.surveying import Survey
     from crypto_assets.settings import Settings
 
 HOME = click.option(
@@ -86,9 +88,9 @@ def demo(coins: int | None, days: int | None, home: Path) -> None:
 
     Example: crypto-assets demo --coins 50 --days 90
     """
+    from crypto_assets.monitoring.looking import look
     from crypto_assets.operations import home as homes
     from crypto_assets.operations import running
-    from crypto_assets.operations.looking import look
     from crypto_assets.operations.sandboxed import with_providers
     from crypto_assets.tables import TABLES
 
@@ -253,29 +255,54 @@ def sql(query: str, home: Path | None) -> None:
 
 
 @cli.command()
+@click.option("--json", "as_json", is_flag=True, help="The same for programs.")
+@click.option("--prometheus", is_flag=True, help="The figures in Prometheus's text format.")
 @HOME
-def status(home: Path | None) -> None:
-    """Show what the home holds, what is missing and what was published.
+def status(home: Path | None, as_json: bool, prometheus: bool) -> None:
+    """Show on one screen what the home holds and what is wrong; exit code 1 if anything is.
 
     Example: crypto-assets status --home data/demo
     """
-    from crypto_assets.operations.forecasting import credits_so_far
-    from crypto_assets.operations.looking import look, withheld
+    from crypto_assets.monitoring.metrics import metrics
+    from crypto_assets.operations.surveying import as_tree, survey
 
     settings = _settings(home)
-    console = _console()
-    state = look(settings.home, settings.clock.now())
-    _print_tables(console, state, None)
-    published = state.publication
-    console.print(
-        f"Version {published.version} was published at {_minute(published.published_at)}."
-    )
-    if published.withheld_by:
-        console.print(withheld(published), markup=False, soft_wrap=True)
-    if state.is_behind and not published.withheld_by:
-        console.print("The warehouse has changed since; the end of the next run publishes it.")
-    _print_missing(console, state.missing)
-    console.print(credits_so_far(settings), soft_wrap=True)
+    found = survey(settings)
+    if as_json:
+        click.echo(json.dumps(as_tree(found), indent=1, default=str))
+    elif prometheus:
+        click.echo(metrics(found.health, found.wrong), nl=False)
+    else:
+        _print_status(_console(), found)
+    sys.exit(0 if found.is_fine else 1)
+
+
+@cli.command("alert-test")
+@HOME
+def alert_test(home: Path | None) -> None:
+    """Send a test message to every channel of the setting alerts.urls.
+
+    Example: crypto-assets alert-test
+    """
+    from crypto_assets.monitoring.channels import channels
+
+    to = channels(_settings(home).alerts.urls)
+    if not to:
+        raise click.ClickException(
+            "there is no channel: set alerts.urls, for instance "
+            "CRYPTO_ASSETS_ALERTS__URLS=slack://TokenA/TokenB/TokenC"
+        )
+    refused = []
+    for channel in to:
+        took = channel.send("crypto_assets: a test", "Alerts of this home arrive here.", "info")
+        click.echo(f"{channel.name}: {'sent' if took else 'not sent'}")
+        if not took:
+            refused.append(channel.name)
+    if refused:
+        raise click.ClickException(
+            f"{', '.join(refused)} took no message: check the URL (apprise's documentation shows "
+            "each service's) and the network"
+        )
 
 
 @cli.command()
@@ -305,7 +332,7 @@ def restore(source: str, home: Path | None) -> None:
 
     Example: crypto-assets restore /mnt/backups/crypto_assets-20260301T031500Z --home new
     """
-    from crypto_assets.operations.looking import withheld
+    from crypto_assets.monitoring.looking import withheld
     from crypto_assets.warehouse import backups
     from crypto_assets.warehouse.publishing import publish_run
     from crypto_assets.warehouse.warehouse import Warehouse
@@ -459,8 +486,8 @@ def _settings(home: Path | None, over_budget: bool = False) -> "Settings":
 
 
 def _fill(settings: "Settings", tables: list[str], days: tuple[date, date]) -> None:
+    from crypto_assets.monitoring.looking import withheld
     from crypto_assets.operations import home, running
-    from crypto_assets.operations.looking import withheld
     from crypto_assets.operations.sandboxed import with_providers
     from crypto_assets.warehouse.publishing import is_behind, publish_run, read_state
 
@@ -560,6 +587,34 @@ def _print_tables(console: "Console", state: Any, report: "RunReport | None") ->
             took = report.seconds.get(str(row[0]))
             row.append(f"{took:.1f} s" if took is not None else "")
     _print_rows(console, names, rows)
+
+
+def _print_status(console: "Console", found: "Survey") -> None:
+    health = found.health
+    names = ["table", "rows", "last day", "last final day", "fresh", "unfinished", "missing"]
+    rows = [
+        [
+            table.name,
+            f"{table.rows:,}",
+            table.last,
+            table.last_final,
+            "LATE" if health.freshness[table.name].is_late else "yes",
+            table.unfinished or "",
+            health.missing_days.get(table.name, ""),
+            sum(finding.table == table.name for finding in health.findings) or "",
+        ]
+        for table in health.tables
+    ]
+    _print_rows(console, [*names, "failed checks"], rows)
+    published = health.publication
+    console.print(
+        f"Version {published.version} was published at {_minute(published.published_at)}."
+    )
+    if health.is_behind and not published.withheld_by:
+        console.print("The warehouse has changed since; the end of the next run publishes it.")
+    _print_missing(console, health.missing)
+    for sentence in found.sentences:
+        console.print(sentence, markup=False, soft_wrap=True)
 
 
 def _print_rows(console: "Console", names: list[str], rows: "list[Any]") -> None:

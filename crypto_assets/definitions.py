@@ -8,10 +8,12 @@ import dagster as dg
 from crypto_assets.assets.build import build_assets, daily_partitions
 from crypto_assets.assets.resource import platform_resource
 from crypto_assets.automation.jobs import REFRESHES, build_jobs
-from crypto_assets.automation.maintenance import build_maintenance, build_maintenance_schedules
-from crypto_assets.automation.schedules import build_schedules
+from crypto_assets.automation.maintenance import build_maintenance
+from crypto_assets.automation.schedules import build_schedules, build_upkeep_schedules
 from crypto_assets.automation.sensors import build_sensors
+from crypto_assets.automation.watching import STATUS_REPORT, build_status_report, job_names
 from crypto_assets.checks.build import build_checks
+from crypto_assets.checks.freshness import freshness_policies
 from crypto_assets.settings import Settings, load_settings
 from crypto_assets.warehouse.io_manager import WarehouseIOManager
 from crypto_assets.warehouse.warehouse import FILE_NAME
@@ -23,7 +25,11 @@ def build_definitions(
     """Return the platform for one set of settings; `resource_overrides` replace resources."""
     partitions = daily_partitions(settings.history.start)
     jobs = build_jobs()
-    maintenance = build_maintenance(settings)
+    all_jobs = job_names()
+    upkeep = {
+        **build_maintenance(settings),
+        STATUS_REPORT: build_status_report(settings, all_jobs),
+    }
     resources: dict[str, Any] = {
         "io_manager": WarehouseIOManager(
             database=str(settings.home / FILE_NAME),
@@ -35,14 +41,14 @@ def build_definitions(
         "platform": platform_resource(settings, {job.name: job.tables for job in REFRESHES}),
     }
     return dg.Definitions(
-        assets=build_assets(partitions),
+        assets=build_assets(partitions, freshness_policies(settings)),
         asset_checks=build_checks(),
-        jobs=[*jobs.values(), *maintenance.values()],
+        jobs=[*jobs.values(), *upkeep.values()],
         schedules=[
             *build_schedules(settings, jobs),
-            *build_maintenance_schedules(settings, maintenance),
+            *build_upkeep_schedules(settings, upkeep),
         ],
-        sensors=build_sensors(settings, jobs),
+        sensors=build_sensors(settings, jobs, all_jobs),
         resources={**resources, **(resource_overrides or {})},
         # Network time is what costs, and threads inside a step serve that; a process a step
         # would multiply the time of a run by ten.

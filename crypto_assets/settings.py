@@ -127,10 +127,20 @@ def _no_truth(value: Any) -> Any:
     return value
 
 
+def _channel(value: SecretStr) -> SecretStr:
+    # A URL often is the secret itself, so that what is wrong with it can't be shown.
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://\S+", value.get_secret_value()):
+        raise ValueError("must be an apprise URL, e.g. 'slack://TokenA/TokenB/TokenC'")
+    return value
+
+
 Number = Annotated[int, BeforeValidator(_no_truth)]
 Url = Annotated[str, AfterValidator(_url)]
 Cron = Annotated[str, AfterValidator(_cron)]
 UtcDatetime = Annotated[datetime, AfterValidator(_naive_utc)]
+SecretUrls = Annotated[
+    list[Annotated[SecretStr, AfterValidator(_channel)]], BeforeValidator(_listed)
+]
 CoinIds = Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_listed)]
 
 
@@ -290,6 +300,39 @@ class RestatementSettings(_Section):
     days: Number = Field(90, ge=1, le=365, description="How far back it is fetched again.")
 
 
+class FreshnessSettings(_Section):
+    """When a table counts as late."""
+
+    grace_minutes: float = Field(
+        45.0, gt=0, le=1440, description="How long after its tick a table may still be coming."
+    )
+
+
+class HealingSettings(_Section):
+    """How what is missing is asked for again."""
+
+    enabled: bool = Field(True, description="Whether the sensor `healing` asks for it.")
+    days_a_run: Number = Field(30, ge=1, le=366, description="Days that one such run covers.")
+    tries: Number = Field(
+        8, ge=1, le=50, description="How often a day is asked for before it is given up."
+    )
+
+
+class AlertSettings(_Section):
+    """Who is told when something is wrong."""
+
+    urls: SecretUrls = Field(
+        [], description="Where alerts go: one apprise URL for each channel; none: nowhere."
+    )
+    warnings: bool = Field(
+        False, description="Whether failed WARN checks are told at once, not only in the report."
+    )
+    daily_report: bool = Field(True, description="Whether the daily report goes there too.")
+    ui_url: Url = Field(
+        "http://127.0.0.1:3000", description="Where the Dagster UI is, for links in alerts."
+    )
+
+
 class ScheduleSettings(_Section):
     """When things run (cron expressions, UTC)."""
 
@@ -303,6 +346,7 @@ class ScheduleSettings(_Section):
     restatements: Cron = Field("45 2 * * *", description="Final values looked at again.")
     backup: Cron = Field("15 3 * * *", description="A backup.")
     housekeeping: Cron = Field("30 3 * * *", description="What piled up is cleared away.")
+    status_report: Cron = Field("0 7 * * *", description="The report of the day.")
     enabled: bool = Field(True, description="Whether schedules and sensors run by default.")
 
 
@@ -330,6 +374,9 @@ class Settings(_Section):
     backup: BackupSettings = Field(default_factory=BackupSettings)
     housekeeping: HousekeepingSettings = Field(default_factory=HousekeepingSettings)
     restatements: RestatementSettings = Field(default_factory=RestatementSettings)
+    freshness: FreshnessSettings = Field(default_factory=FreshnessSettings)
+    healing: HealingSettings = Field(default_factory=HealingSettings)
+    alerts: AlertSettings = Field(default_factory=AlertSettings)
     schedules: ScheduleSettings = Field(default_factory=ScheduleSettings)
     sandbox: SandboxSettings | None = Field(None, description="Marks a sandbox home.")
 
@@ -464,6 +511,9 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
     return merged
 
 
+_WITH_SECRETS = (["coingecko"], ["alerts"])
+
+
 def _explained(fault: dict[str, Any]) -> str:
     path = [str(part) for part in fault["loc"]]
     name = ".".join(path)
@@ -472,8 +522,9 @@ def _explained(fault: dict[str, Any]) -> str:
         close = difflib.get_close_matches(path[-1], allowed, n=1)
         hint = f"did you mean '{close[0]}'? " if close else ""
         return f"there is no setting '{name}': {hint}allowed here: {', '.join(allowed)}"
-    # A section that holds a key is never repeated, whatever is wrong with it.
-    shown = "" if "key" in name or (path[0] == "coingecko" and len(path) == 1) else _held(fault)
+    # A section that holds secrets is never repeated, whatever is wrong with it.
+    is_secret = "key" in name or path[:2] == ["alerts", "urls"] or path in _WITH_SECRETS
+    shown = "" if is_secret else _held(fault)
     if fault["type"] in ("model_type", "model_attributes_type"):
         return f"'{name}'{shown} must hold settings by name: {', '.join(_names_allowed(path))}"
     return f"setting '{name}'{shown} {fault['msg'].removeprefix('Value error, ')}"

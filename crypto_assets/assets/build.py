@@ -1,7 +1,7 @@
 """The asset graph at a glance: which table is made by which function from which others."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from typing import Any
 
@@ -20,8 +20,21 @@ def daily_partitions(start: date) -> dg.DailyPartitionsDefinition:
     return dg.DailyPartitionsDefinition(start_date=start.isoformat(), end_offset=1)
 
 
-def build_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDefinition]:
-    """Return all nine assets."""
+def build_assets(
+    partitions: dg.DailyPartitionsDefinition,
+    freshness: Mapping[str, dg.FreshnessPolicy] | None = None,
+) -> list[dg.AssetsDefinition]:
+    """Return all nine assets; `freshness` says by table how old its newest run may get."""
+    policies = freshness or {}
+    return [
+        asset.map_asset_specs(
+            lambda spec: spec.replace_attributes(freshness_policy=policies.get(spec.key.path[-1]))
+        )
+        for asset in _assets(partitions)
+    ]
+
+
+def _assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDefinition]:
     return [
         _asset(tables.COIN_LIST, market.coin_list),
         _asset(tables.MARKET_CAPS, market.market_caps, partitions, after=[tables.COIN_LIST]),

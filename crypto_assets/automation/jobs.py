@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from crypto_assets.tables import TABLES
+from crypto_assets.tables import TABLES, partitioned
 
 if TYPE_CHECKING:
     from dagster._core.definitions.unresolved_asset_job_definition import (
@@ -57,6 +57,11 @@ RESTATEMENTS = Refresh(
     "Final values of a few coins fetched again, to see what the provider changed since.",
     ("market_caps", "ohlc_daily"),
 )
+HEALING = Refresh(
+    "healing_refresh",
+    "Days that are missing or not final, asked for again.",
+    ("coin_list", *(table.name for table in partitioned() if not table.derived)),
+)
 REFRESHES = (
     EVERYTHING,
     MARKET_REFRESH,
@@ -66,6 +71,7 @@ REFRESHES = (
     ETF_FLOWS,
     DERIVED,
     RESTATEMENTS,
+    HEALING,
 )
 
 

@@ -125,27 +125,6 @@ def build_maintenance(settings: Settings) -> "dict[str, JobDefinition]":
     return {BACKUP: backup, HOUSEKEEPING: housekeeping}
 
 
-def build_maintenance_schedules(
-    settings: Settings, by_name: "dict[str, JobDefinition]"
-) -> list[dg.ScheduleDefinition]:
-    """Return when the jobs run, by the settings."""
-    crons = {BACKUP: settings.schedules.backup, HOUSEKEEPING: settings.schedules.housekeeping}
-    running = dg.DefaultScheduleStatus.RUNNING
-    return [
-        dg.ScheduleDefinition(
-            name=f"{name}_schedule",
-            job=job,
-            cron_schedule=crons[name],
-            execution_timezone="UTC",
-            description=job.description,
-            default_status=running
-            if settings.schedules.enabled
-            else dg.DefaultScheduleStatus.STOPPED,
-        )
-        for name, job in by_name.items()
-    ]
-
-
 def _prune_backups(settings: Settings) -> list[Place]:
     if read_state(settings.home).version == 0:
         return []

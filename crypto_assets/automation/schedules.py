@@ -11,7 +11,7 @@ import dagster as dg
 from crypto_assets.assets.resource import RECHECK_TAG
 from crypto_assets.automation import jobs
 from crypto_assets.periods import DAY
-from crypto_assets.settings import RestatementSettings, ScheduleSettings, Settings
+from crypto_assets.settings import RestatementSettings, ScheduleSettings, Settings, ticks
 from crypto_assets.warehouse.io_manager import RANGE_TAGS
 
 if TYPE_CHECKING:
@@ -33,12 +33,16 @@ class Tick:
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
-def market_tick(at: datetime) -> Tick:
-    """Ask for the running day; in the first hour also for the day that closed and the list."""
-    if at.hour == 0:
-        return Tick(at.date() - DAY, at.date(), jobs.MARKET_REFRESH.tables)
-    hourly = tuple(table for table in jobs.MARKET_REFRESH.tables if table != "coin_list")
-    return Tick(at.date(), at.date(), hourly)
+def market_tick(at: datetime, cron: str) -> Tick:
+    """Ask for the running day, in its first hour also for the day that closed.
+
+    The first tick of a day brings the list of coins too.
+    """
+    first = at.date() - DAY if at.hour == 0 else at.date()
+    tables = jobs.MARKET_REFRESH.tables
+    if at != ticks(cron, at.date())[0]:
+        tables = tuple(table for table in tables if table != "coin_list")
+    return Tick(first, at.date(), tables)
 
 
 def hourly_candles_tick(at: datetime) -> Tick:
@@ -71,7 +75,10 @@ def etf_flows_tick(at: datetime) -> Tick:
 
 def _ticks(settings: Settings) -> dict[str, tuple[jobs.Refresh, Callable[[datetime], Tick]]]:
     return {
-        "market_refresh": (jobs.MARKET_REFRESH, market_tick),
+        "market_refresh": (
+            jobs.MARKET_REFRESH,
+            partial(market_tick, cron=settings.schedules.market_refresh),
+        ),
         "hourly_candles": (jobs.HOURLY_CANDLES, hourly_candles_tick),
         "fear_greed": (jobs.FEAR_GREED, fear_greed_tick),
         "daily_close": (jobs.DAILY_CLOSE, daily_close_tick),
@@ -90,6 +97,23 @@ def build_schedules(
     return [
         _schedule(name, by_name[refresh.name], settings, tick)
         for name, (refresh, tick) in _ticks(settings).items()
+    ]
+
+
+def build_upkeep_schedules(
+    settings: Settings, by_name: "Mapping[str, dg.JobDefinition]"
+) -> list[dg.ScheduleDefinition]:
+    """Return when the jobs without days run: each by the setting of its name."""
+    return [
+        dg.ScheduleDefinition(
+            name=f"{name}_schedule",
+            job=job,
+            cron_schedule=_cron(settings.schedules, name),
+            execution_timezone="UTC",
+            description=job.description,
+            default_status=_default_status(settings),
+        )
+        for name, job in by_name.items()
     ]
 
 
@@ -119,17 +143,20 @@ def _schedule(
             tags={**range_tags(first, asked.last), **asked.tags},
         )
 
-    cron = _cron(settings.schedules, name)
-    running = dg.DefaultScheduleStatus.RUNNING
     return dg.ScheduleDefinition(
         name=f"{job.name}_schedule",
         job=job,
-        cron_schedule=cron,
+        cron_schedule=_cron(settings.schedules, name),
         execution_timezone="UTC",
         execution_fn=request,
         description=job.description,
-        default_status=running if settings.schedules.enabled else dg.DefaultScheduleStatus.STOPPED,
+        default_status=_default_status(settings),
     )
+
+
+def _default_status(settings: Settings) -> dg.DefaultScheduleStatus:
+    statuses = dg.DefaultScheduleStatus
+    return statuses.RUNNING if settings.schedules.enabled else statuses.STOPPED
 
 
 def _cron(schedules: ScheduleSettings, name: str) -> str:

@@ -1,12 +1,15 @@
 """What follows from data rather than from the clock: changed days ask for the days after them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from crypto_assets.automation import jobs
+from crypto_assets.automation.healing import build_healing_sensor
 from crypto_assets.automation.schedules import range_tags
+from crypto_assets.automation.watching import build_watch_sensor
+from crypto_assets.monitoring.runs import unfinished_runs
 from crypto_assets.settings import Settings
 from crypto_assets.warehouse.errors import WarehouseError
 from crypto_assets.warehouse.staleness import impatient, recalculation
@@ -15,19 +18,16 @@ from crypto_assets.warehouse.warehouse import Warehouse
 if TYPE_CHECKING:
     from crypto_assets.automation.jobs import AssetJob
 
-_UNFINISHED = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-]
-
 
 def build_sensors(
-    settings: Settings, by_name: "Mapping[str, AssetJob]"
+    settings: Settings, by_name: "Mapping[str, AssetJob]", all_jobs: Sequence[str]
 ) -> list[dg.SensorDefinition]:
     """Return all sensors."""
-    return [_stale_days_sensor(settings, by_name[jobs.DERIVED.name])]
+    return [
+        _stale_days_sensor(settings, by_name[jobs.DERIVED.name]),
+        build_healing_sensor(settings, by_name[jobs.HEALING.name]),
+        build_watch_sensor(settings, all_jobs),
+    ]
 
 
 def _stale_days_sensor(settings: Settings, job: "AssetJob") -> dg.SensorDefinition:
@@ -42,8 +42,7 @@ def _stale_days_sensor(settings: Settings, job: "AssetJob") -> dg.SensorDefiniti
         default_status=running if settings.schedules.enabled else dg.DefaultSensorStatus.STOPPED,
     )
     def stale_days_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        mine = dg.RunsFilter(tags={jobs.JOB_TAG: job.name}, statuses=_UNFINISHED)
-        if context.instance.get_runs_count(mine):
+        if any(run.job == job.name for run in unfinished_runs(context.instance)):
             return dg.SkipReason("The last recalculation has not ended.")
         return request_for_stale_days(settings)
 

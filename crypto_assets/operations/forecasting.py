@@ -8,7 +8,6 @@ from datetime import date
 from crypto_assets.assets.planning import FetchPlan, beyond_budget, fetch_plan
 from crypto_assets.assets.platform import Platform
 from crypto_assets.operations.running import refuse_impossible
-from crypto_assets.providers.coingecko import PROVIDER
 from crypto_assets.settings import Settings
 
 
@@ -27,18 +26,6 @@ def forecast(settings: Settings, tables: Sequence[str], days: tuple[date, date])
     with closing(platform):
         plan = fetch_plan(platform, tables, *days, settings.clock.now())
         return Forecast(plan, tuple(_sentences(platform, plan)))
-
-
-def credits_so_far(settings: Settings) -> str:
-    """Return what CoinGecko was asked this month, as a sentence."""
-    with closing(Platform(settings)) as platform:
-        used = platform.usage.month(PROVIDER, settings.clock.today())
-        limit = platform.plan.credits_per_month
-    of = f" of {limit:,}" if limit is not None else ""
-    return (
-        f"CoinGecko, {settings.clock.today():%B %Y}: {used.calls:,} calls, {used.credits:,}{of} "
-        f"credits (plan '{platform.plan.name}')."
-    )
 
 
 def _sentences(platform: Platform, plan: FetchPlan) -> list[str]:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Any
 
 import dagster as dg
 
@@ -15,6 +14,7 @@ from crypto_assets.assets.platform import Platform
 from crypto_assets.automation import jobs
 from crypto_assets.automation.schedules import CATCH_UP_DAYS, range_tags
 from crypto_assets.definitions import build_definitions
+from crypto_assets.monitoring.runs import innermost
 from crypto_assets.operations.errors import OperationError
 from crypto_assets.periods import DAY
 from crypto_assets.settings import Settings
@@ -185,13 +185,13 @@ def _report(result: dg.ExecuteInProcessResult) -> RunReport:
         for event in result.all_events:
             if event.event_type == dg.DagsterEventType.RUN_FAILURE:
                 error = getattr(event.event_specific_data, "error", None)
-                report.failures["the run"] = _innermost(error) if error else event.message or ""
+                report.failures["the run"] = innermost(error) if error else event.message or ""
     for event in result.all_node_events:
         step = event.step_key or ""
         if event.is_step_success and step in TABLES:
             report.seconds[step] = event.step_success_data.duration_ms / 1000
         elif event.is_step_failure:
-            report.failures[step] = _innermost(event.step_failure_data.error)
+            report.failures[step] = innermost(event.step_failure_data.error)
         elif event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
             said = event.asset_check_evaluation_data
             name = f"{said.asset_key.path[-1]}: {said.check_name} ({said.severity.value})"
@@ -207,13 +207,3 @@ def _report(result: dg.ExecuteInProcessResult) -> RunReport:
         # A step says it better than the run that failed by it.
         report.failures.pop("the run", None)
     return report
-
-
-def _innermost(error: Any) -> str:
-    """Return what the platform said, without the frameworks it passed through."""
-    if error is None:
-        return "unknown"
-    while error.cause is not None:
-        error = error.cause
-    text = error.message.strip()
-    return str(text.split(": ", 1)[1] if ": " in text.splitlines()[0] else text)

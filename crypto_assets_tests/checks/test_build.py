@@ -8,7 +8,7 @@ import pytest
 
 from crypto_assets import connect
 from crypto_assets.definitions import build_definitions
-from crypto_assets.operations.looking import look
+from crypto_assets.monitoring.looking import look
 from crypto_assets.sandbox import Market
 from crypto_assets_tests.lab import Lab, open_lab
 

@@ -51,21 +51,34 @@ class HomeState:
 
 def look(home: Path, now: datetime) -> HomeState:
     """Return the state of a home. Raises `WarehouseError` when nothing was published yet."""
+    publication = read_publication(home)
+    with connect(home) as connection:
+        tables, missing = table_states(connection, now), missing_series(connection)
+    return HomeState(tables, missing, publication, publishing.is_behind(home))
+
+
+def read_publication(home: Path) -> publishing.Publication:
+    """Return the newest publication. Raises `WarehouseError` when there is none yet."""
     publication = publishing.read_state(home)
     if publication.version == 0 and publication.withheld_by:
         raise WarehouseError(f"nothing has been published in {home} yet: {withheld(publication)}")
-    with connect(home) as connection:
-        tables = [_table(connection, name, now) for name in TABLES]
-        rows = connection.execute(
-            "SELECT table_name, series, first_day, last_day, reason FROM gaps "
-            "WHERE state = 'missing' ORDER BY last_day DESC, table_name, series"
-        ).fetchall()
-    return HomeState(
-        tables,
-        [Missing(*row) for row in rows],
-        publication,
-        publishing.is_behind(home),
-    )
+    if publication.version == 0:
+        connect(home).close()
+    return publication
+
+
+def table_states(connection: duckdb.DuckDBPyConnection, now: datetime) -> list[TableState]:
+    """Return the state of each table at `now`."""
+    return [_table(connection, name, now) for name in TABLES]
+
+
+def missing_series(connection: duckdb.DuckDBPyConnection) -> list[Missing]:
+    """Return what is missing and may still come, newest first."""
+    rows = connection.execute(
+        "SELECT table_name, series, first_day, last_day, reason FROM gaps "
+        "WHERE state = 'missing' ORDER BY last_day DESC, table_name, series"
+    ).fetchall()
+    return [Missing(*row) for row in rows]
 
 
 def withheld(publication: publishing.Publication) -> str:

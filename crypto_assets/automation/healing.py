@@ -1,0 +1,220 @@
+"""What is missing or not final is asked for again: newest first, within the budget, not for ever.
+
+Told by the stored rows and gaps, so that it does not matter how they came to be missing.
+"""
+
+import calendar
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from crypto_assets.assets.planning import fetch_plan
+from crypto_assets.assets.platform import Platform
+from crypto_assets.automation.schedules import range_tags
+from crypto_assets.checks.freshness import freshness
+from crypto_assets.monitoring.attempts import Attempts, Memory, Place
+from crypto_assets.monitoring.runs import unfinished_runs
+from crypto_assets.periods import DAY, days
+from crypto_assets.providers import coingecko, routes
+from crypto_assets.settings import Settings
+from crypto_assets.tables import COIN_LIST, Table, partitioned
+from crypto_assets.warehouse.errors import WarehouseError
+from crypto_assets.warehouse.gaps import gap_days_sql
+from crypto_assets.warehouse.staleness import SETTLING, impatient
+
+if TYPE_CHECKING:
+    from crypto_assets.automation.jobs import AssetJob
+
+_FIRST_PAUSE = timedelta(hours=1)
+_LONGEST_PAUSE = timedelta(hours=12)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a run should ask for: days [first, last] of some tables, and what of them is needed."""
+
+    first: date
+    last: date
+    tables: tuple[str, ...]
+    places: tuple[Place, ...]
+
+
+def build_healing_sensor(settings: Settings, job: "AssetJob") -> dg.SensorDefinition:
+    """Return the sensor that asks for what is missing."""
+    is_on = settings.schedules.enabled and settings.healing.enabled
+
+    @dg.sensor(
+        name="healing",
+        job=job,
+        description="Asks again for what is missing or not final, newest first, within the budget.",
+        minimum_interval_seconds=300,
+        default_status=dg.DefaultSensorStatus.RUNNING if is_on else dg.DefaultSensorStatus.STOPPED,
+    )
+    def healing_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        busy = unfinished_runs(context.instance)
+        if busy:
+            # It may be bringing what seems to be missing.
+            return dg.SkipReason(f"A run of {busy[0].job} has not ended.")
+        return request_for_missing_days(settings)
+
+    return healing_sensor
+
+
+def request_for_missing_days(settings: Settings) -> dg.RunRequest | dg.SkipReason:
+    """Return one run for the newest days that are due to be asked for, or why there is none."""
+    with closing(Platform(settings)) as platform, closing(Memory(settings.home)) as memory:
+        if not platform.warehouse.path.exists():
+            return dg.SkipReason("Nothing is stored yet: the first refresh comes first.")
+        now = platform.clock.now()
+        platform.warehouse = impatient(platform.warehouse)
+        try:
+            asked_at = needed_places(platform, now)
+            lists = _late_lists(platform, now)
+        except WarehouseError as error:
+            return dg.SkipReason(str(error))
+        known = _settled(memory, asked_at, settings.healing.tries)
+        due = [place for place in asked_at if _is_due(known.get(place), now)]
+        wanted = _newest(due, settings.healing.days_a_run)
+        if wanted is None and not lists:
+            waiting = len(asked_at) - len(due)
+            return dg.SkipReason(f"Nothing is due; {waiting} day(s) wait or were given up.")
+        today = now.date()
+        wanted = wanted or Wanted(today, today, (), ())
+        too_dear = _beyond_pace(platform, wanted, now)
+        if too_dear:
+            return dg.SkipReason(too_dear)
+        memory.note(wanted.places, now)
+    return dg.RunRequest(
+        run_key=f"{wanted.first} {wanted.last} {wanted.tables} {lists} {now:%Y-%m-%d %H:%M:%S}",
+        asset_selection=[dg.AssetKey(name) for name in (*lists, *wanted.tables)],
+        tags=range_tags(wanted.first, wanted.last),
+    )
+
+
+def needed_places(platform: Platform, now: datetime) -> dict[Place, datetime | None]:
+    """Return the days of fetched tables that lack something they could have by now.
+
+    With each comes when the provider last told something of it. A day is left to the schedules
+    until they had their turn. What the plan does not reach, or the provider has not, is not there.
+    """
+    with platform.warehouse.session("looking for missing days") as connection:
+        told = {
+            (table, day): (is_final, asked_at)
+            for table, day, is_final, asked_at in connection.execute(
+                "SELECT table_name, date, is_final, asked_at FROM coverage"
+            ).fetchall()
+        }
+        approximate = connection.execute(
+            f"SELECT DISTINCT table_name, day FROM ({gap_days_sql()}) WHERE state = 'approximate'"
+        ).fetchall()
+    found: dict[Place, datetime | None] = {}
+    for table in partitioned():
+        if table.derived:
+            continue
+        reach = _reach(platform, table, now)
+        for day in days(*reach):
+            is_final, asked_at = told.get((table.name, day), (False, None))
+            if not is_final:
+                found[table.name, day] = asked_at
+        exact_from = _exact_from(platform, table)
+        for name, day in approximate:
+            if name == table.name and exact_from and max(exact_from, reach[0]) <= day <= reach[1]:
+                found[name, day] = told.get((name, day), (False, None))[1]
+    return found
+
+
+def _reach(platform: Platform, table: Table, now: datetime) -> tuple[date, date]:
+    """Return the first and last day that can be had, and is not the schedules' to bring."""
+    first = platform.settings.history.start
+    if table.name in routes.ROUTES:
+        first = max(first, routes.reachable_from(table.name, platform.plan, now))
+    return first, (now - table.ready_after - SETTLING).date() - DAY
+
+
+def _exact_from(platform: Platform, table: Table) -> date | None:
+    if not table.has_exactness:
+        return None
+    return routes.exact_from(table.name, platform.plan)
+
+
+def _late_lists(platform: Platform, now: datetime) -> tuple[str, ...]:
+    """Return the tables without days that are late: no later day would bring them by itself."""
+    with platform.warehouse.session("looking for late lists") as connection:
+        late = freshness(connection, platform.settings, now)[COIN_LIST.name].is_late
+    return (COIN_LIST.name,) if late else ()
+
+
+def _settled(
+    memory: Memory, asked_at: Mapping[Place, datetime | None], tries: int
+) -> dict[Place, Attempts]:
+    """Bring the memory up to date and return it: healed days go, hopeless ones are marked."""
+    known = memory.all()
+    healed = [place for place in known if place not in asked_at]
+    hopeless = [
+        place
+        for place, attempts in known.items()
+        if place in asked_at
+        and attempts.tries >= tries
+        and _was_answered(attempts, asked_at[place])
+    ]
+    memory.settle(healed, hopeless)
+    return {
+        place: replace(attempts, is_given_up=attempts.is_given_up or place in hopeless)
+        for place, attempts in known.items()
+        if place in asked_at
+    }
+
+
+def _was_answered(attempts: Attempts, asked_at: datetime | None) -> bool:
+    """Tell whether the provider was in reach at all since: an outage says nothing of its data."""
+    return asked_at is not None and asked_at >= attempts.first_at
+
+
+def _is_due(known: Attempts | None, now: datetime) -> bool:
+    """Tell whether to ask now: at once, then after 1, 2, 4… hours, at most 12."""
+    if known is None:
+        return True
+    if known.is_given_up:
+        return False
+    pause = min(_FIRST_PAUSE * 2 ** min(known.tries - 1, 10), _LONGEST_PAUSE)
+    # A clock that was set back must not stop it for good.
+    return not timedelta(0) <= now - known.last_at < pause
+
+
+def _newest(due: Sequence[Place], days_a_run: int) -> Wanted | None:
+    if not due:
+        return None
+    last = max(day for _, day in due)
+    within = tuple(place for place in due if place[1] > last - days_a_run * DAY)
+    first = min(day for _, day in within)
+    return Wanted(first, last, _in_order({table for table, _ in within}), within)
+
+
+def _in_order(names: Iterable[str]) -> tuple[str, ...]:
+    chosen = set(names)
+    return tuple(table.name for table in partitioned() if table.name in chosen)
+
+
+def _beyond_pace(platform: Platform, wanted: Wanted, now: datetime) -> str | None:
+    """Return why the run would take credits that the schedules need; else None.
+
+    The month's credits are for its days in equal parts; healing takes what was left of those gone
+    by.
+    """
+    limit = platform.plan.credits_per_month
+    if limit is None:
+        return None
+    cost = fetch_plan(platform, wanted.tables, wanted.first, wanted.last, now).credits
+    used = platform.usage.month(coingecko.PROVIDER, now.date()).credits
+    month_days = calendar.monthrange(now.year, now.month)[1]
+    pace = limit * now.day // month_days
+    if not cost or used + cost <= pace:
+        return None
+    return (
+        f"Healing {wanted.first} to {wanted.last} takes {cost:,} credits; {used:,} are used and "
+        f"up to day {now.day} of the month {pace:,} of {limit:,} may be."
+    )

@@ -1,0 +1,53 @@
+"""The channels alerts go to: one apprise URL each. A URL is a secret and is never shown."""
+
+import hashlib
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import SecretStr
+
+Kind = Literal["failure", "warning", "success", "info"]
+
+
+@dataclass(frozen=True)
+class Channel:
+    """One channel: what names it in files (no secret), what it is called, and its URL."""
+
+    id: str
+    name: str
+    url: SecretStr
+
+    def send(self, title: str, body: str, kind: Kind) -> bool:
+        """Send one message (Markdown); tell whether the channel took it."""
+        # Imported here: it takes a second and only who is told of something needs it.
+        with warnings.catch_warnings():
+            # It loads all its plugins, one of which looks for a module that Python 3.13 drops.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            import apprise
+
+            asset = apprise.AppriseAsset(app_id="crypto_assets", secure_logging=True)
+            service = apprise.Apprise(asset=asset)
+            if not service.add(self.url.get_secret_value()):
+                return False
+            return bool(
+                service.notify(
+                    body=body,
+                    title=title,
+                    notify_type=apprise.NotifyType(kind),
+                    body_format=apprise.NotifyFormat.MARKDOWN,
+                )
+            )
+
+
+def channels(urls: Sequence[SecretStr]) -> list[Channel]:
+    """Return the channels of the setting `alerts.urls`."""
+    return [_channel(number, url) for number, url in enumerate(urls)]
+
+
+def _channel(number: int, url: SecretStr) -> Channel:
+    text = url.get_secret_value()
+    scheme = text.split("://", 1)[0]
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return Channel(digest, f"alerts.urls[{number}] ({scheme})", url)

@@ -1,0 +1,128 @@
+"""What is wrong with a home: each thing once, with what, where to look and what to do.
+
+Belongs here: the judgement. Does not belong here: figures (`health`), telling (`alerts`).
+"""
+
+from collections.abc import Iterator
+
+from crypto_assets.monitoring.condition import Condition
+from crypto_assets.monitoring.health import Health
+from crypto_assets.monitoring.looking import withheld
+from crypto_assets.settings import Settings
+
+UNDELIVERED = "alerts"
+"""Key of the one condition that no alert can tell of."""
+LOW_DISK_BYTES = 2 * 1024**3
+# Shares of the month's credits that are told of.
+_NEARLY_ALL, _ALL = 0.8, 1.0
+
+
+def conditions(health: Health, settings: Settings) -> list[Condition]:
+    """Return all that is wrong, errors first."""
+    found = [
+        *_failed_runs(health, settings),
+        *_failed_checks(health, settings),
+        *_late_tables(health, settings),
+        *_budget(health, settings),
+        *_disk(health, settings),
+        *_alerts(health, settings),
+    ]
+    return sorted(found, key=lambda condition: not condition.is_error)
+
+
+def _failed_runs(health: Health, settings: Settings) -> Iterator[Condition]:
+    for run in health.failed_jobs:
+        yield Condition(
+            f"run:{run.job}",
+            f"the job {run.job} fails",
+            f"Its last run ended at {run.since:%Y-%m-%d %H:%M} UTC: {run.reason}",
+            "What was stored stays. Look at the run's log; the next run of the job tries again.",
+            f"{settings.alerts.ui_url}/runs/{run.run_id}",
+        )
+
+
+def _failed_checks(health: Health, settings: Settings) -> Iterator[Condition]:
+    told = set()
+    if health.publication.withheld_by:
+        for failed in health.publication.withheld_by:
+            told.add(f"{failed.table}.{failed.check}")
+            yield Condition(
+                f"check:{failed.table}.{failed.check}",
+                f"{failed.table} fails its check {failed.check}",
+                withheld(health.publication).capitalize() + ".",
+                "Readers keep the last good version. Look at the rows the check shows, then "
+                "materialize these days again.",
+                _checks_of(failed.table, settings),
+                of_check=True,
+            )
+    for finding in health.findings:
+        if finding.key in told:
+            continue
+        yield Condition(
+            f"check:{finding.key}",
+            f"{finding.table} fails its check {finding.check}",
+            f"{finding.offending_rows} row(s) of {finding.first} to {finding.last}. "
+            f"What should hold: {finding.description}",
+            "Look at the rows the check shows.",
+            _checks_of(finding.table, settings),
+            is_error=finding.is_error,
+            of_check=True,
+        )
+
+
+def _late_tables(health: Health, settings: Settings) -> Iterator[Condition]:
+    if health.publication.withheld_by:
+        return  # what is withheld is late for a reason that is told already
+    for late in health.freshness.values():
+        if late.is_late:
+            yield Condition(
+                f"late:{late.table}",
+                f"{late.table} is late",
+                f"It {late}.",
+                "Look at the last runs of its job and whether the daemon runs "
+                "('crypto-assets status').",
+                f"{settings.alerts.ui_url}/assets/{late.table}",
+            )
+
+
+def _budget(health: Health, settings: Settings) -> Iterator[Condition]:
+    credits = health.credits
+    if credits.limit is None or credits.share < _NEARLY_ALL:
+        return
+    is_all = credits.share >= _ALL
+    yield Condition(
+        f"budget:{_ALL if is_all else _NEARLY_ALL:.0%}",
+        f"{credits.share:.0%} of the month's CoinGecko credits are used",
+        f"{credits.used:,} of {credits.limit:,} credits of the plan '{credits.plan}'.",
+        "See 'crypto-assets budget' for what costs them and which setting saves some"
+        + ("; runs that need more are refused until the month ends." if is_all else "."),
+        f"{settings.alerts.ui_url}/runs",
+        is_error=is_all,
+    )
+
+
+def _disk(health: Health, settings: Settings) -> Iterator[Condition]:
+    if health.free_bytes < LOW_DISK_BYTES:
+        yield Condition(
+            "disk",
+            f"only {health.free_bytes / 1024**3:.1f} GB of disk are free",
+            f"The home is {settings.home}.",
+            "Make room for at least 2 GB: what can't be written is lost to readers, though never "
+            "half-written.",
+            settings.alerts.ui_url,
+        )
+
+
+def _alerts(health: Health, settings: Settings) -> Iterator[Condition]:
+    if health.undelivered:
+        yield Condition(
+            UNDELIVERED,
+            f"{health.undelivered} alert(s) could not be delivered",
+            "A channel of alerts.urls does not take messages.",
+            "Run 'crypto-assets alert-test' to see which.",
+            settings.alerts.ui_url,
+        )
+
+
+def _checks_of(table: str, settings: Settings) -> str:
+    return f"{settings.alerts.ui_url}/assets/{table}?view=checks"
