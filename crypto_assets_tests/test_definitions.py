@@ -66,8 +66,12 @@ JOBS = {
     "etf_flows_refresh": {"etf_flows", "daily_snapshot"},
     "derived_refresh": {"ranks", "ema_signals", "daily_snapshot"},
     "restatements_check": {"market_caps", "ohlc_daily"},
+    "healing_refresh": {
+        *("coin_list", "market_caps", "ohlc_hourly", "ohlc_daily", "fear_greed", "etf_flows")
+    },
     "backup": set(),
     "housekeeping": set(),
+    "status_report": set(),
 }
 SCHEDULES = {
     "market_refresh": "0 * * * *",
@@ -78,8 +82,13 @@ SCHEDULES = {
     "restatements_check": "45 2 * * *",
     "backup": "15 3 * * *",
     "housekeeping": "30 3 * * *",
+    "status_report": "0 7 * * *",
 }
-SENSORS = {"stale_days": "derived_refresh"}
+SENSORS = {
+    "stale_days": ["derived_refresh"],
+    "healing": ["healing_refresh"],
+    "watch": [],
+}
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +173,9 @@ def test_schedules_run_by_default_in_utc(repository: dg.RepositoryDefinition) ->
 
 
 def test_sensors_run_by_default(repository: dg.RepositoryDefinition) -> None:
-    assert {s.name: s.job_name for s in repository.sensor_defs} == SENSORS
+    assert {
+        s.name: [target.job_name for target in s.targets] for s in repository.sensor_defs
+    } == SENSORS
     assert {s.default_status for s in repository.sensor_defs} == {dg.DefaultSensorStatus.RUNNING}
 
 

@@ -17,6 +17,7 @@ LAYERS = (
     grimp.Layer("operations"),
     grimp.Layer("definitions"),
     grimp.Layer("automation"),
+    grimp.Layer("monitoring"),
     grimp.Layer("assets", "checks", independent=False),
     grimp.Layer("providers", "calculations", "warehouse"),
     grimp.Layer("settings", "periods", "tables", independent=False),
@@ -64,7 +65,7 @@ def test_what_is_plain_python_knows_neither_dagster_nor_duckdb(
 def test_only_orchestration_knows_dagster(graph: grimp.ImportGraph) -> None:
     # The I/O manager is the one place of the warehouse that is Dagster's too.
     assert importers_of(graph, "dagster") <= {
-        *("operations", "definitions", "automation", "assets", "checks", "warehouse")
+        *("operations", "definitions", "automation", "monitoring", "assets", "checks", "warehouse")
     }
 
 

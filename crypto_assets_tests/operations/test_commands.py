@@ -18,8 +18,8 @@ from crypto_assets.cli import cli
 from crypto_assets_tests.operations.commands import call, command, free_port, spawn
 
 COMMANDS = [
-    *("backfill", "backup", "budget", "demo", "diff", "doctor", "plan", "rebuild", "refresh"),
-    *("restore", "sandbox", "sql", "status", "up", "verify"),
+    *("alert-test", "backfill", "backup", "budget", "demo", "diff", "doctor", "plan", "rebuild"),
+    *("refresh", "restore", "sandbox", "sql", "status", "up", "verify"),
 ]
 
 

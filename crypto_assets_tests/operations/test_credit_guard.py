@@ -14,8 +14,9 @@ from crypto_assets.assets.platform import Platform
 from crypto_assets.automation.schedules import range_tags
 from crypto_assets.definitions import build_definitions
 from crypto_assets.operations.errors import OperationError
-from crypto_assets.operations.forecasting import credits_so_far, forecast
+from crypto_assets.operations.forecasting import forecast
 from crypto_assets.operations.running import refuse_beyond_budget
+from crypto_assets.operations.surveying import survey
 from crypto_assets.providers.usage import Used
 from crypto_assets.sandbox import Market
 from crypto_assets_tests.lab import NOON, Lab, open_lab
@@ -261,15 +262,12 @@ def test_the_credits_so_far_are_told_with_the_month_and_the_plan(
     tmp_path: Path, market: Market
 ) -> None:
     with metered(tmp_path, market, credits=1_000) as lab:
-        assert credits_so_far(lab.settings) == (
-            "CoinGecko, March 2026: 0 calls, 0 of 1,000 credits (plan 'demo')."
-        )
         lab.run(CAPS, YESTERDAY - DAY, YESTERDAY)
-        assert credits_so_far(lab.settings) == (
-            "CoinGecko, March 2026: 6 calls, 6 of 1,000 credits (plan 'demo')."
-        )
+        assert ("CoinGecko, March 2026: 6 calls, 6 of 1,000 credits (plan 'demo').") in survey(
+            lab.settings
+        ).sentences
         lab.at(datetime(2026, 4, 1))
-        assert "April 2026: 0 calls" in credits_so_far(lab.settings)
+        assert any("April 2026: 0 calls, 0 of" in s for s in survey(lab.settings).sentences)
 
 
 def home_of(folder: Path, credits: int) -> Path:

@@ -70,11 +70,21 @@ def test_status_names_the_coins_that_are_missing_and_why(tmp_path: Path, market:
         lab.server.faults.add({"kind": "status", "code": 500, "match": {"coin_id": "solana"}})
         tables = ["market_caps", "ranks", "ema_signals"]
         assert lab.run(tables, date(2026, 3, 8), date(2026, 3, 9)).succeeded
+        write_settings(lab)
     done = call("status", "--home", tmp_path)
     assert done.code == 0, done.err
     told = done.out
     assert "Missing: market_caps solana, 2026-03-08 to 2026-03-09: " in told
     assert "the provider failed" in told
+
+
+def write_settings(lab: Lab) -> None:
+    """Leave in the home what the command line needs to know of it."""
+    tree = {
+        "sandbox": {"seed": lab.server.seed, "clock": lab.now.isoformat()},
+        "history": {"start": "2026-01-01"},
+    }
+    (lab.home / "crypto_assets.yaml").write_text(yaml.safe_dump(tree))
 
 
 def test_status_says_what_withholds_the_publication(lab: Lab) -> None:
