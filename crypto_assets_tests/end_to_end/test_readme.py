@@ -23,6 +23,7 @@ import yaml
 import crypto_assets
 from crypto_assets.sandbox import Market
 from crypto_assets.tables import TABLES
+from crypto_assets_tests.webhook import open_webhook
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -215,7 +216,13 @@ def test_a_command_of_the_readme_works(clone: Clone, command: str) -> None:
     typed = re.sub(r"\b[AB]\b", str(clone.home), typed)
     if "BACKUP" in typed:
         typed = typed.replace("BACKUP", backed_up(clone)).replace("NEW", str(new_home(clone)))
-    done = clone.run(f".venv/bin/{typed}", CRYPTO_ASSETS_HOME=str(clone.home))
+    with open_webhook() as hook:
+        done = clone.run(
+            f".venv/bin/{typed}",
+            CRYPTO_ASSETS_HOME=str(clone.home),
+            # A demo's own file wins over the environment, and names no channel.
+            CRYPTO_ASSETS_ALERTS__URLS=hook.url,
+        )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
 
