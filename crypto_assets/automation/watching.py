@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import date, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -107,6 +107,9 @@ def status_report(
     """Write the report of the day into the home, put it into the outbox, and return it."""
     with closing(AlertBook(settings.home)) as book:
         health = examine(settings, instance, job_names)
+        # The report is written by a run of its own, which is no news in it.
+        others = [run for run in health.unfinished_runs if run.job != STATUS_REPORT]
+        health = replace(health, unfinished_runs=others)
         missing = _missing(health)
         healed = [tuple(one) for one in book.recall(_MISSING) or [] if tuple(one) not in missing]
         healed_days = [(table, series, date.fromisoformat(day)) for table, series, day in healed]

@@ -68,7 +68,8 @@ def ensure_schema(connection: duckdb.DuckDBPyConnection, identity: Identity) -> 
     # it that were changed before.
     migrated = migrations.migrate(connection)
     with transaction(connection):
-        existing = existing_columns(connection)
+        if migrated:
+            existing = existing_columns(connection)
         _check_present(existing, BESIDE)
         changed = _add_columns(connection, existing)
         if changed or migrated or not {*TABLES, "coverage"} <= existing.keys():

@@ -4,7 +4,7 @@ Every schedule and sensor is evaluated through the definitions, and what they re
 real Dagster instance against the sandbox over HTTP.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta, timezone
@@ -23,7 +23,7 @@ from crypto_assets.warehouse.warehouse import Warehouse
 
 SENSORS = ("stale_days", "healing", "watch")
 # How often the sensors look, instead of every minute and every five.
-LOOK_EVERY = timedelta(minutes=30)
+LOOK_EVERY = timedelta(hours=1)
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -45,6 +45,8 @@ class Simulation:
     instance: dg.DagsterInstance
     now: datetime
     runs: list[Ran] = field(default_factory=list)
+    on_look: Callable[[], None] = lambda: None
+    """Called after each look of the sensors."""
 
     def __post_init__(self) -> None:
         self.definitions = build_definitions(self.settings)
@@ -74,6 +76,7 @@ class Simulation:
             if not names:
                 for name in SENSORS:
                     self._look(name)
+                self.on_look()
         self.at(until)
 
     def switch_off(self, until: datetime) -> None:
@@ -157,7 +160,5 @@ def filled(simulation: Simulation, tables: Sequence[str], first: date, last: dat
     """Fill tables of days, as someone does who starts with a home."""
     from crypto_assets.operations.running import fill
 
-    report = fill(
-        simulation.settings, simulation.instance, tables, (first, last), lambda *_: None
-    )
+    report = fill(simulation.settings, simulation.instance, tables, (first, last), lambda *_: None)
     assert report.succeeded, report.failures
