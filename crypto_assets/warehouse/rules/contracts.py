@@ -45,7 +45,7 @@ def _contract_holds(table: Table) -> Rule:
         "contract_holds",
         "Each row keeps its contract: no value is absent, out of bounds or at odds with another.",
         f"SELECT {', '.join(map(quoted, table.key))}, "
-        f"list_filter([{told}], lambda rule: rule IS NOT NULL) AS broken FROM {quoted(table.name)} "
+        f"concat_ws(', ', {told}) AS broken FROM {quoted(table.name)} "
         f"WHERE {_days_of(table)} AND ({' OR '.join(broken)})",
     )
 
@@ -77,7 +77,7 @@ def _complete(table: Table) -> Rule:
         table.name,
         "complete",
         "Everything tracked is there on each day; what is missing is in the table gaps.",
-        "SELECT date, series_missing, missing FROM coverage "
+        "SELECT date, series_missing, array_to_string(missing, ', ') AS missing FROM coverage "
         f"WHERE table_name = '{table.name}' AND series_missing > 0 "
         "AND date BETWEEN $first AND $last ORDER BY date DESC",
         is_error=False,

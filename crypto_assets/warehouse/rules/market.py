@@ -75,7 +75,7 @@ _UNIVERSE_IS_STABLE = Rule(
         SELECT day, series FROM ({gap_days_sql()}) WHERE table_name = 'market_caps'
     )
     SELECT m.date, count(*) AS coins, count(*) FILTER (before.coin_id IS NULL) AS new_coins,
-        list(m.coin_id ORDER BY m.coin_id) FILTER (before.coin_id IS NULL) AS which
+        string_agg(m.coin_id, ', ' ORDER BY m.coin_id) FILTER (before.coin_id IS NULL) AS which
     FROM market_caps AS m
     LEFT JOIN tracked AS before ON before.date = m.date - 1 AND before.coin_id = m.coin_id
     WHERE m.date BETWEEN $first AND $last
