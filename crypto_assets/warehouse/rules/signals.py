@@ -24,12 +24,15 @@ _SPANS_ARE_THE_SAME = Rule(
     "ema_signals",
     "spans_are_the_same",
     "All coins of a day have signals for the same pairs of spans.",
-    """SELECT *, mode(spans) OVER (PARTITION BY date) AS usual FROM (
-        SELECT date, coin_id,
-            string_agg(concat(fast_span, '/', slow_span), ', ' ORDER BY fast_span, slow_span)
-                AS spans
+    """WITH of_coin AS (
+        SELECT date, coin_id, bit_xor(hash(fast_span, slow_span)) AS code
         FROM ema_signals WHERE date BETWEEN $first AND $last GROUP BY date, coin_id
-    ) QUALIFY spans <> usual""",
+    ),
+    usual AS (SELECT date, mode(code) AS code FROM of_coin GROUP BY date)
+    SELECT date, coin_id,
+        string_agg(concat(fast_span, '/', slow_span), ', ' ORDER BY fast_span, slow_span) AS spans
+    FROM of_coin JOIN usual USING (date) JOIN ema_signals USING (date, coin_id)
+    WHERE of_coin.code <> usual.code GROUP BY date, coin_id""",
 )
 
 # In closed form, to share nothing with the loop of calculations.signals: with n prices and
