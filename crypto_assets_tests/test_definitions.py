@@ -39,16 +39,35 @@ ASSETS = {
         {"duckdb"},
     ),
 }
+OF_ALL = {"contract_holds", "keys_unique", "source_fits_home"}
 CHECKS = {
-    "coin_list": {"keys_unique"},
-    "market_caps": {"complete", "keys_unique", "source_fits_home"},
-    "ranks": {"keys_unique", "ranks_are_1_to_n", "ranks_follow_market_caps", "source_fits_home"},
-    "ema_signals": {"keys_unique", "signals_follow_prices", "source_fits_home"},
-    "ohlc_hourly": {"complete", "hours_agree_with_day", "keys_unique", "source_fits_home"},
-    "ohlc_daily": {"complete", "keys_unique", "source_fits_home"},
-    "fear_greed": {"keys_unique", "source_fits_home"},
-    "etf_flows": {"complete", "keys_unique", "source_fits_home"},
-    "daily_snapshot": {"keys_unique", "source_fits_home"},
+    "coin_list": OF_ALL,
+    "market_caps": OF_ALL
+    | {
+        *("complete", "row_count_is_usual", "universe_is_stable", "cap_is_price_times_supply"),
+        *("close_within_candle", "prices_do_not_jump", "prices_are_fresh"),
+    },
+    "ranks": OF_ALL
+    | {
+        *("row_count_is_usual", "ranks_are_1_to_n", "ranks_follow_market_caps"),
+        *("larger_ranks_first", "shares_sum_to_1"),
+    },
+    "ema_signals": OF_ALL
+    | {"row_count_is_usual", "signals_follow_prices", "spans_are_the_same", "emas_are_right"},
+    "ohlc_hourly": OF_ALL
+    | {
+        *("complete", "row_count_is_usual", "hours_agree_with_day", "no_silent_holes"),
+        "prices_are_fresh",
+    },
+    "ohlc_daily": OF_ALL
+    | {"complete", "row_count_is_usual", "no_silent_holes", "prices_do_not_jump"},
+    "fear_greed": OF_ALL | {"complete", "no_unknown_holes"},
+    "etf_flows": OF_ALL
+    | {
+        *("complete", "row_count_is_usual", "no_weekend_rows", "active_funds_report"),
+        "funds_are_known",
+    },
+    "daily_snapshot": OF_ALL | {"row_count_is_usual", "snapshot_follows_closes"},
 }
 JOBS = {
     "everything": set(ASSETS),

@@ -49,17 +49,25 @@ def check_rows(connection: duckdb.DuckDBPyConnection, staged: str, table: Table)
 
     Raises `ContractViolationError` for the first rule that is broken, with up to five rows.
     """
-    conditions = [(name, sql) for column in table.all_columns for name, sql in _bounds(column)]
-    conditions += [(rule.name, rule.condition) for rule in table.rules]
-    counts = ", ".join(f"count(*) FILTER (WHERE NOT ({condition}))" for _, condition in conditions)
+    wanted = conditions(table)
+    counts = ", ".join(f"count(*) FILTER (WHERE NOT ({condition}))" for _, condition in wanted)
     row = connection.execute(f"SELECT {counts} FROM {quoted(staged)}").fetchone()
-    for (name, condition), violations in zip(conditions, row or (), strict=True):
+    for (name, condition), violations in zip(wanted, row or (), strict=True):
         if violations:
             examples = connection.execute(
                 f"SELECT * FROM {quoted(staged)} WHERE NOT ({condition}) LIMIT {EXAMPLES}"
             ).fetchdf()
             raise violation(table, name, violations, examples)
     _check_key(connection, staged, table)
+
+
+def conditions(table: Table) -> list[tuple[str, str]]:
+    """Return what holds of each row: the name of each rule and its condition in SQL.
+
+    A condition is NULL for an absent value, which breaks no rule but the one against absence.
+    """
+    found = [(name, sql) for column in table.all_columns for name, sql in _bounds(column)]
+    return found + [(rule.name, rule.condition) for rule in table.rules]
 
 
 def _check_key(connection: duckdb.DuckDBPyConnection, staged: str, table: Table) -> None:
