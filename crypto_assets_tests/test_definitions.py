@@ -39,7 +39,7 @@ ASSETS = {
         {"duckdb"},
     ),
 }
-OF_ALL = {"contract_holds", "keys_unique", "source_fits_home"}
+OF_ALL = {"contract_holds", "is_fresh", "keys_unique", "source_fits_home"}
 CHECKS = {
     "coin_list": OF_ALL,
     "market_caps": OF_ALL

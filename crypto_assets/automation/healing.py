@@ -14,6 +14,7 @@ import dagster as dg
 
 from crypto_assets.assets.planning import fetch_plan
 from crypto_assets.assets.platform import Platform
+from crypto_assets.assets.universe import DOUBTED_CLOSES
 from crypto_assets.automation.schedules import range_tags
 from crypto_assets.checks.freshness import freshness
 from crypto_assets.monitoring.attempts import Attempts, Memory, Place
@@ -21,7 +22,7 @@ from crypto_assets.monitoring.runs import unfinished_runs
 from crypto_assets.periods import DAY, days
 from crypto_assets.providers import coingecko, routes
 from crypto_assets.settings import Settings
-from crypto_assets.tables import COIN_LIST, Table, partitioned
+from crypto_assets.tables import COIN_LIST, MARKET_CAPS, Table, partitioned
 from crypto_assets.warehouse.errors import WarehouseError
 from crypto_assets.warehouse.gaps import gap_days_sql
 from crypto_assets.warehouse.staleness import SETTLING, impatient
@@ -99,7 +100,7 @@ def needed_places(platform: Platform, now: datetime) -> dict[Place, datetime | N
     """Return the days of fetched tables that lack something they could have by now.
 
     With each comes when the provider last told something of it. A day is left to the schedules
-    until they had their turn. What the plan does not reach, or the provider has not, is not there.
+    until they had their turn, and counts too where a close is doubted. What the plan does not reach, or the provider has not, is not there.
     """
     with platform.warehouse.session("looking for missing days") as connection:
         told = {
@@ -111,6 +112,7 @@ def needed_places(platform: Platform, now: datetime) -> dict[Place, datetime | N
         approximate = connection.execute(
             f"SELECT DISTINCT table_name, day FROM ({gap_days_sql()}) WHERE state = 'approximate'"
         ).fetchall()
+        doubted = {day for _, day in connection.execute(DOUBTED_CLOSES).fetchall()}
     found: dict[Place, datetime | None] = {}
     for table in partitioned():
         if table.derived:
@@ -118,7 +120,7 @@ def needed_places(platform: Platform, now: datetime) -> dict[Place, datetime | N
         reach = _reach(platform, table, now)
         for day in days(*reach):
             is_final, asked_at = told.get((table.name, day), (False, None))
-            if not is_final:
+            if not is_final or (table is MARKET_CAPS and day in doubted):
                 found[table.name, day] = asked_at
         exact_from = _exact_from(platform, table)
         for name, day in approximate:

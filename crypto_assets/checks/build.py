@@ -9,6 +9,12 @@ import duckdb
 import pandas as pd
 
 from crypto_assets.assets.platform import Platform
+from crypto_assets.checks.freshness import (
+    FRESH,
+    FRESH_DESCRIPTION,
+    freshness,
+    freshness_result,
+)
 from crypto_assets.tables import TABLES
 from crypto_assets.warehouse.audit import count_offenders
 from crypto_assets.warehouse.rules import Rule, all_rules
@@ -24,7 +30,11 @@ def build_checks() -> list[dg.AssetChecksDefinition]:
 
 def _table_checks(table: str, rules: list[Rule]) -> dg.AssetChecksDefinition:
     specs = [
-        dg.AssetCheckSpec(rule.name, asset=table, description=rule.description) for rule in rules
+        dg.AssetCheckSpec(FRESH, asset=table, description=FRESH_DESCRIPTION),
+        *(
+            dg.AssetCheckSpec(rule.name, asset=table, description=rule.description)
+            for rule in rules
+        ),
     ]
 
     @dg.multi_asset_check(specs=specs, name=f"{table}_checks", can_subset=True)
@@ -34,6 +44,9 @@ def _table_checks(table: str, rules: list[Rule]) -> dg.AssetChecksDefinition:
         chosen = {key.name for key in context.selected_asset_check_keys}
         days = _days(context, table, platform)
         with platform.warehouse.session(f"checking {table}") as connection:
+            if FRESH in chosen:
+                told = freshness(connection, platform.settings, platform.clock.now())
+                yield freshness_result(told[table])
             for rule in rules:
                 if rule.name in chosen:
                     yield evaluate(connection, rule, days)

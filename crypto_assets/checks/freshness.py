@@ -20,6 +20,7 @@ from crypto_assets.warehouse.session import quoted
 
 FRESH = "is_fresh"
 """Name of the check that tells whether a table reaches as far as it should."""
+FRESH_DESCRIPTION = "The rows reach as far as the schedules should have brought them by now."
 # An answer of shortly before a tick may serve it.
 _REUSE = timedelta(minutes=10)
 # Longer than any pause between two ticks of a month.

@@ -340,12 +340,22 @@ def _changed(name: str, is_float: bool) -> str:
 
 
 def _leave_unchanged_rows(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
-    """Drop staged rows that say what is stored: `materialized_at` then tells the last change."""
+    """Drop staged rows that say what is stored: `materialized_at` then tells the last change.
+
+    A final row that another source confirms is that source's from then on, but has not changed.
+    """
+    alike = (
+        f"{_same(_STAGED, _STORED, table.key)} AND NOT ({_differs(table)}) "
+        "AND stored.is_final = staged.is_final"
+    )
     connection.execute(
-        f"DELETE FROM {_STAGED} USING {_STORED} "
-        f"WHERE {_same(_STAGED, _STORED, table.key)} AND NOT ({_differs(table)}) "
-        "AND stored.is_final = staged.is_final "
-        "AND (stored.is_final OR stored.observed_at = staged.observed_at)"
+        f"UPDATE {_STAGED} SET materialized_at = stored.materialized_at FROM {_STORED} "
+        f"WHERE {alike} AND stored.is_final AND stored.source <> staged.source"
+    )
+    connection.execute(
+        f"DELETE FROM {_STAGED} USING {_STORED} WHERE {alike} "
+        "AND (stored.is_final AND stored.source = staged.source "
+        "OR stored.observed_at = staged.observed_at)"
     )
 
 

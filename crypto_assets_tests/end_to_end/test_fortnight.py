@@ -5,19 +5,15 @@ model is the oracle, and a clean backfill of another home.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import duckdb
-import pandas as pd
 import pytest
 
 from crypto_assets.sandbox import Market
 from crypto_assets.tables import TABLES
-from crypto_assets.warehouse.publishing import read_state
 from crypto_assets_tests.end_to_end.simulation import Simulation, filled, open_simulation
 from crypto_assets_tests.webhook import Webhook, open_webhook
 
@@ -37,7 +33,7 @@ SETTINGS: dict[str, Any] = {
 
 def at(text: str) -> datetime:
     """A moment of March 2026, as '12 08:30'."""
-    return datetime.strptime(f"2026-03-{text}", "%Y-%m-%d %H:%M")
+    return datetime.fromisoformat(f"2026-03-{text}")
 
 
 @dataclass(frozen=True)
