@@ -55,7 +55,10 @@ def lived_home(
 
 
 def live_through(lab: Lab, day: date) -> None:
-    """Run what the schedules ask for until noon of a day."""
+    """Run what the schedules ask for until noon of a day, a tick of each.
+
+    Without the hourly candles of 01:30: on a free plan they note stored hours as missing.
+    """
     before = day - timedelta(days=1)
     market = ["coin_list", "market_caps", "ranks", "ema_signals"]
     closing = [*market[1:], "ohlc_daily", "daily_snapshot"]

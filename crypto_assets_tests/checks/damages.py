@@ -70,7 +70,7 @@ def told_by_snapshot(price: str) -> str:
     )
 
 
-# The running sum of n copies of a coin under other names, chosen in time.
+# Some of Monday's coins under names that were not there on Sunday, all days chosen in time.
 NEW_COINS = """UPDATE market_caps SET is_point_in_time = true;
     UPDATE market_caps SET coin_id = 'new-' || coin_id
     WHERE date = '2026-03-09' AND coin_id IN ({})"""
@@ -226,7 +226,6 @@ DAMAGES = {
     ],
     "fear_greed.no_unknown_holes": [removed("fear_greed", "true")],
     "etf_flows.no_weekend_rows": [
-        # The Sunday's row would be Monday's too, were it not for its date.
         Damage("INSERT INTO etf_flows SELECT * REPLACE (DATE '2026-03-07' AS date) FROM etf_flows "
                "WHERE date = '2026-03-09' AND asset = 'sol'", 3),
     ],

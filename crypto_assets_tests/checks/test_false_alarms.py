@@ -125,6 +125,11 @@ FINE = {
         "market_caps.prices_do_not_jump",
         JUMP + "coin_id IN ('bitcoin', 'solana', 'ripple', 'cardano')",
     ),
+    "a jump away from a candle that is not final": (
+        "market_caps.prices_do_not_jump",
+        "UPDATE market_caps SET price_usd = 1.4 * price_usd WHERE date = '2026-03-09' "
+        "AND coin_id = 'bitcoin'; UPDATE ohlc_daily SET is_final = false WHERE date = '2026-03-09'",
+    ),
     "a jump of a price of the running day": (
         "market_caps.prices_do_not_jump",
         JUMP + "coin_id = 'bitcoin'; UPDATE market_caps SET is_final = false "

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crypto_assets.tables import EMA_SIGNALS, MARKET_CAPS
+from crypto_assets.sandbox import Market
+from crypto_assets.tables import EMA_SIGNALS, MARKET_CAPS, OHLC_DAILY
 from crypto_assets.warehouse.audit import count_offenders
 from crypto_assets.warehouse.rules import all_rules
 from crypto_assets.warehouse.rules.prices import robust_z_sql
@@ -132,3 +133,21 @@ def test_no_return_is_told_across_a_day_without_a_close() -> None:
     with market_of(closes(prices).drop(index=30)) as connection:
         found = {n for (n,) in connection.execute(sql, days).fetchall()}
     assert found == set(range(21, 40)) - {30, 31}
+
+
+def test_no_honest_return_of_a_fat_tailed_market_needs_a_second_source(market: Market) -> None:
+    coins = market.snapshot(pd.Timestamp("2026-03-10"))["coin_id"].head(60)
+    first, last = date(2024, 3, 10), date(2026, 3, 9)
+    truth = [market.daily(coin, first, last).assign(coin_id=coin) for coin in coins]
+    with market_of(*(frame[["date", "coin_id", "price_usd"]] for frame in truth)) as connection:
+        judged = connection.execute(
+            f"SELECT count(*), max(abs(z)) FROM ({robust_z_sql('market_caps', 'price_usd')})",
+            {"first": first, "last": last},
+        ).fetchone()
+        rule = RULES["market_caps.prices_do_not_jump"]
+        connection.execute(create_table_sql(OHLC_DAILY))
+        assert count_offenders(connection, rule, (first, last)) == 0
+    assert judged
+    assert judged[0] > 35_000
+    # Beyond ten, so that a figure of ten alone would have raised false alarms.
+    assert 10 < judged[1] < 25

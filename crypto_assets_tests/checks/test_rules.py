@@ -1,3 +1,4 @@
+import re
 from datetime import date
 from pathlib import Path
 
@@ -30,6 +31,12 @@ def test_each_rule_is_broken_by_some_test() -> None:
 def test_each_rule_has_a_name_of_its_own_and_says_what_holds() -> None:
     assert len(RULES) == len(all_rules())
     assert all(rule.description.endswith(".") for rule in RULES.values())
+
+
+def test_rules_know_nothing_but_the_days_under_check() -> None:
+    for rule in RULES.values():
+        used = set(re.findall(r"\$\w+", rule.offenders))
+        assert used == set() if rule.table == "coin_list" else used == {"$first", "$last"}
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -91,7 +98,19 @@ def test_damage_is_the_same_in_the_whole_history(
 ) -> None:
     stored.execute(damage.sql)
     found = count_offenders(stored, RULES[name], (HISTORY_START, MONDAY))
-    assert found >= damage.offenders
+    assert found == damage.offenders
+
+
+def test_a_row_that_breaks_its_contract_is_shown_with_all_that_is_wrong(
+    stored: duckdb.DuckDBPyConnection,
+) -> None:
+    stored.execute(
+        "UPDATE market_caps SET price_usd = 0, volume_24h_usd = -1 "
+        "WHERE date = '2026-03-09' AND coin_id = 'bitcoin'"
+    )
+    found = evaluate(stored, RULES["market_caps.contract_holds"], (MONDAY, MONDAY))
+    row = found.metadata["examples"].value.splitlines()[-1]
+    assert row.endswith("| bitcoin | price_usd > 0, volume_24h_usd >= 0 |")
 
 
 def test_an_example_with_a_bar_stays_one_cell(stored: duckdb.DuckDBPyConnection) -> None:
