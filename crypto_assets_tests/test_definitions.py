@@ -79,7 +79,7 @@ SCHEDULES = {
     "backup": "15 3 * * *",
     "housekeeping": "30 3 * * *",
 }
-SENSORS = {"stale_days": "derived_refresh"}
+SENSORS = {"stale_days": {"derived_refresh"}, "dead_runs": set()}
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +164,8 @@ def test_schedules_run_by_default_in_utc(repository: dg.RepositoryDefinition) ->
 
 
 def test_sensors_run_by_default(repository: dg.RepositoryDefinition) -> None:
-    assert {s.name: s.job_name for s in repository.sensor_defs} == SENSORS
+    launched = {s.name: {t.job_name for t in s.targets} for s in repository.sensor_defs}
+    assert launched == SENSORS
     assert {s.default_status for s in repository.sensor_defs} == {dg.DefaultSensorStatus.RUNNING}
 
 

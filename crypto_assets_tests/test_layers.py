@@ -17,6 +17,7 @@ LAYERS = (
     grimp.Layer("operations"),
     grimp.Layer("definitions"),
     grimp.Layer("automation"),
+    grimp.Layer("monitoring"),
     grimp.Layer("assets", "checks", independent=False),
     grimp.Layer("providers", "calculations", "warehouse"),
     grimp.Layer("settings", "periods", "tables", independent=False),

@@ -1,0 +1,1 @@
+"""What can be told about the platform itself: which of its processes live, and how many."""
