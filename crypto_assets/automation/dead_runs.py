@@ -51,7 +51,7 @@ def in_process_executor(home: Path) -> dg.ExecutorDefinition:
 
     return dg.ExecutorDefinition(
         name=dagsters.name,
-        config_schema=dagsters.config_schema,
+        config_schema=dagsters.config_schema.as_field(),
         executor_creation_fn=make,
         description=dagsters.description,
     )
