@@ -21,6 +21,8 @@ from crypto_assets.settings import Settings
 _CODE = ("-m", "crypto_assets.definitions")
 _LEASH = (sys.executable, "-m", "crypto_assets.operations.leash")
 _GRACE_SECONDS = 20
+# A run that is interrupted has nothing to save: what it fetched is stored already.
+_GRACE_OF_RUNS_SECONDS = 5
 # What an `up` that was killed had started is gone a moment later.
 _LAST_ONE_ENDS_SECONDS = 3
 _LOOK_SECONDS = 0.1
@@ -173,7 +175,7 @@ def _end(process: Process) -> None:
 
 def _await_end_of_group(group: int) -> None:
     """Wait until no process of the group is left; raise `ProcessLookupError` then."""
-    deadline = time.monotonic() + _GRACE_SECONDS
+    deadline = time.monotonic() + _GRACE_OF_RUNS_SECONDS
     while time.monotonic() < deadline:
         os.killpg(group, 0)
         time.sleep(_LOOK_SECONDS)

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,7 @@ class Site:
 
     home: Path
     server: SandboxServer
+    open: contextlib.ExitStack
     started: list[Up] = field(default_factory=list)
 
     @property
@@ -161,14 +163,13 @@ class Site:
         for started in self.started:
             started.end()
 
-    @contextlib.contextmanager
-    def instance(self) -> Iterator[dg.DagsterInstance]:
-        with dg.DagsterInstance.from_config(str(self.home)) as opened:
-            yield opened
+    @cached_property
+    def instance(self) -> dg.DagsterInstance:
+        """Dagster's history of the home, once a platform was started."""
+        return self.open.enter_context(dg.DagsterInstance.from_config(str(self.home)))
 
     def run(self, run_id: str) -> dg.DagsterRun:
-        with self.instance() as instance:
-            found = instance.get_run_by_id(run_id)
+        found = self.instance.get_run_by_id(run_id)
         assert found
         return found
 
@@ -184,15 +185,15 @@ class Site:
         return self.run(run_id)
 
     def retries(self, run_id: str) -> list[dg.DagsterRun]:
-        with self.instance() as instance:
-            return list(instance.get_runs(dg.RunsFilter(tags={"dagster/root_run_id": run_id})))
+        again = dg.RunsFilter(tags={"dagster/root_run_id": run_id})
+        return list(self.instance.get_runs(again))
 
 
 @contextlib.contextmanager
 def open_site(folder: Path, market: Market) -> Iterator[Site]:
     """Yield a site; at the end nothing of what was started on it is left."""
-    with SandboxServer(market=market) as server:
-        site = Site(folder / "home", server)
+    with SandboxServer(market=market) as server, contextlib.ExitStack() as opened:
+        site = Site(folder / "home", server, opened)
         try:
             yield site
         finally:

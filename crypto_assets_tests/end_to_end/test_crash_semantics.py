@@ -128,8 +128,7 @@ def test_a_killed_platform_takes_its_runs_with_it_and_the_next_one_retries_them(
 
 
 def failure_of(site: Site, run_id: str) -> str:
-    with site.instance() as instance:
-        (entry,) = instance.all_logs(run_id, of_type=dg.DagsterEventType.RUN_FAILURE)
+    (entry,) = site.instance.all_logs(run_id, of_type=dg.DagsterEventType.RUN_FAILURE)
     assert entry.dagster_event
     return entry.dagster_event.message or ""
 
@@ -139,10 +138,8 @@ def began_of(up: Up) -> float:
 
 
 def ticked_since(site: Site, since: float) -> bool:
-    with site.instance() as instance:
-        runs = instance.get_run_records(
-            dg.RunsFilter(job_name="fear_greed_refresh", statuses=[SUCCESS])
-        )
+    moods = dg.RunsFilter(job_name="fear_greed_refresh", statuses=[SUCCESS])
+    runs = site.instance.get_run_records(moods)
     return any(run.create_timestamp.timestamp() > since for run in runs)
 
 
