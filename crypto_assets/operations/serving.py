@@ -36,9 +36,8 @@ def only_one(settings: Settings) -> Iterator[IO[str]]:
 
     Raises `OperationError` where another one holds it: two daemons would do everything twice.
     """
-    path = home.prepare(settings) / "up.lock"
     deadline = time.monotonic() + _LAST_ONE_ENDS_SECONDS
-    with path.open("a+", encoding="utf-8") as lock:
+    with _open(home.prepare(settings) / "up.lock") as lock:
         while not _locked(lock):
             if time.monotonic() >= deadline:
                 raise OperationError(_who_holds(lock, settings.home))
@@ -93,6 +92,16 @@ def refuse_taken(host: str, port: int) -> None:
             raise OperationError(
                 f"can't listen on {host}:{port} ({error.strerror}): choose another --port"
             ) from None
+
+
+def _open(path: Path) -> IO[str]:
+    try:
+        return path.open("a+", encoding="utf-8")
+    except OSError as error:
+        raise OperationError(
+            f"can't write {path} ({error.strerror}): make it and its folder writable, or choose "
+            "another home with --home"
+        ) from None
 
 
 def _locked(lock: IO[str]) -> bool:

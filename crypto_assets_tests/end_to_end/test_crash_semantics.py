@@ -2,6 +2,7 @@
 
 import logging
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 
@@ -11,12 +12,11 @@ import pytest
 
 from crypto_assets import connect
 from crypto_assets_tests.end_to_end.platforms import COINS, DAYS, Site, Up, eventually, open_site
-from crypto_assets_tests.operations.commands import carrying, spawn
+from crypto_assets_tests.operations.commands import carrying, command, environment, spawn
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 TABLES = ("market_caps", "ranks")
-CHARTS = "coins/{id}/market_chart/range"
 SUCCESS, FAILURE = dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE
 
 
@@ -40,14 +40,23 @@ def tell(what: str, began: float) -> None:
     logging.getLogger(__name__).info("%s: %.1f s", what, time.monotonic() - began)
 
 
-def launch_and_hang(site: Site, up: Up) -> tuple[str, int]:
-    """Launch a run whose third call is never answered; return it and its process."""
+def start_hanging(site: Site) -> None:
+    """Let the third call and all later ones go unanswered."""
     forget(site)
     site.server.faults.clear()
     site.server.faults.add({"kind": "hang", "seconds": 600, "after": 2})
+
+
+def await_hang(site: Site) -> None:
+    eventually("a call that hangs", 60, lambda: site.server.faults.rules()[0]["hits"])
+
+
+def launch_and_hang(site: Site, up: Up) -> tuple[str, int]:
+    """Launch a run that comes to hang; return it and its process."""
+    start_hanging(site)
     run_id = up.launch("market_refresh", TABLES, site.first, site.last)
     worker = site.worker(run_id)
-    eventually("a call that hangs", 60, lambda: site.server.faults.rules()[0]["hits"])
+    await_hang(site)
     return run_id, worker
 
 
@@ -97,6 +106,29 @@ def test_a_killed_worker_is_retried_once(site: Site, up: Up) -> None:
     site.ended(run_id, 60)
     tell("worker killed -> FAILURE", began)
     assert_retried_once(site, run_id, 60)
+
+
+def test_a_killed_command_is_told_failed_and_left_to_who_gave_it(site: Site, up: Up) -> None:
+    start_hanging(site)
+    days = ("--from", site.first, "--to", site.last)
+    known = {run.run_id for run in site.instance.get_runs()}
+    process = subprocess.Popen(
+        command("backfill", *TABLES, *days, "--home", site.home),
+        cwd=site.home.parent,
+        env=environment({"TEST_MARK": up.mark}),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    await_hang(site)
+    process.kill()
+    process.wait()
+    site.server.faults.clear()
+    runs = site.instance.get_runs(dg.RunsFilter(job_name="everything"))
+    (run_id,) = {run.run_id for run in runs} - known
+    run = site.ended(run_id, 60)
+    assert run.status == FAILURE
+    assert run.tags["dagster/will_retry"] == "false"
+    assert "give the command again" in failure_of(site, run_id)
 
 
 def test_a_second_platform_on_the_home_is_refused(site: Site, up: Up) -> None:

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,19 +113,18 @@ class Place:
         return "\n".join(event.message or "" for event in events if event)
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    home = tmp_path_factory.mktemp("place")
+@contextlib.contextmanager
+def open_place(home: Path, changes: Mapping[str, str]) -> Iterator[Place]:
+    """Yield a place whose daemon runs; `changes` are made to the shipped settings."""
     text = SHIPPED.read_text()
-    for number, (shipped, shorter) in enumerate(SHORTER.items()):
-        assert text.count(f" {shipped}\n") == 1, (number, shipped)
-        text = text.replace(f" {shipped}\n", f" {shorter}\n")
+    for shipped, changed in changes.items():
+        assert text.count(f" {shipped}\n") == 1, shipped
+        text = text.replace(f" {shipped}\n", f" {changed}\n")
     (home / "dagster.yaml").write_text(text.replace("base_dir: data", f"base_dir: {home}"))
     (home / "jobs.py").write_text(JOBS)
     for folder in ("asked", "pids"):
         (home / folder).mkdir()
-    with contextlib.ExitStack() as stack:
-        instance = stack.enter_context(dg.DagsterInstance.from_config(str(home)))
+    with dg.DagsterInstance.from_config(str(home)) as instance:
         instance.event_log_storage.set_concurrency_slots("the_only_one", 1)
         opened = Place(home, f"mark-{uuid.uuid4()}", instance)
         daemon = opened.daemon("-f", "jobs.py")
@@ -136,6 +135,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(left, signal.SIGKILL)
             daemon.wait()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    with open_place(tmp_path_factory.mktemp("place"), SHORTER) as opened:
+        yield opened
 
 
 def run_of(place: Place, job: str, number: int) -> dg.DagsterRun:
@@ -149,7 +154,7 @@ def ended(place: Place, job: str, number: int) -> str:
     return place.statuses(job)[number]
 
 
-def test_a_slot_of_a_pool_comes_back_from_a_killed_worker(place: Place) -> None:
+def kill_who_holds_the_slot(place: Place) -> None:
     place.may_end(False)
     place.ask_for("holds")
     os.kill(place.pid(run_of(place, "holds", 0)), signal.SIGKILL)
@@ -158,6 +163,16 @@ def test_a_slot_of_a_pool_comes_back_from_a_killed_worker(place: Place) -> None:
     assert ended(place, "holds", 1) == "SUCCESS"  # its retry
     place.ask_for("holds")
     assert ended(place, "holds", 2) == "SUCCESS"
+
+
+def test_a_slot_of_a_pool_comes_back_from_a_killed_worker(place: Place) -> None:
+    kill_who_holds_the_slot(place)
+
+
+def test_it_does_where_pools_are_counted_by_op_as_well(tmp_path: Path) -> None:
+    by_op = {**SHORTER, "granularity: run": "granularity: op"}
+    with open_place(tmp_path, by_op) as place:
+        kill_who_holds_the_slot(place)
 
 
 def test_a_run_that_hangs_is_ended_and_its_job_is_free_again(place: Place) -> None:
