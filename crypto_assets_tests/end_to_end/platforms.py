@@ -129,7 +129,7 @@ class Site:
         return (wall_now() - timedelta(hours=2)).date() - timedelta(days=1)
 
     def write_settings(self, **crons: str) -> None:
-        """Make it a sandbox home; schedules run by these cron expressions only."""
+        """Make it a sandbox home; schedules run by these cron expressions only, if any."""
         tree: dict[str, Any] = sandbox_base_urls(self.server.url)
         tree |= {
             "sandbox": {"seed": self.server.seed},
@@ -139,7 +139,7 @@ class Site:
         }
         names = ("market_refresh", "hourly_candles", "fear_greed", "daily_close", "etf_flows")
         others = dict.fromkeys((*names, "restatements", "backup", "housekeeping"), NEVER)
-        tree["schedules"] = {**others, **crons}
+        tree["schedules"] = {"enabled": bool(crons), **others, **crons}
         self.home.mkdir(exist_ok=True)
         (self.home / "crypto_assets.yaml").write_text(yaml.safe_dump(tree))
 

@@ -23,7 +23,7 @@ SUCCESS, FAILURE = dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory, market: object) -> Iterator[Site]:
     with open_site(tmp_path_factory.mktemp("site"), market) as opened:  # type: ignore[arg-type]
-        opened.write_settings(fear_greed="* * * * *")
+        opened.write_settings()
         yield opened
 
 
@@ -98,6 +98,12 @@ def assert_true(site: Site) -> None:
     assert list(ranks["market_cap_rank"]) == list(range(1, COINS + 1)) * DAYS
 
 
+def failure_of(site: Site, run_id: str) -> str:
+    (entry,) = site.instance.all_logs(run_id, of_type=dg.DagsterEventType.RUN_FAILURE)
+    assert entry.dagster_event
+    return entry.dagster_event.message or ""
+
+
 def test_a_killed_worker_is_retried_once(site: Site, up: Up) -> None:
     run_id, worker = launch_and_hang(site, up)
     site.server.faults.clear()
@@ -138,43 +144,6 @@ def test_a_second_platform_on_the_home_is_refused(site: Site, up: Up) -> None:
     assert up.is_answering()
 
 
-def test_a_killed_platform_takes_its_runs_with_it_and_the_next_one_retries_them(
-    site: Site, up: Up
-) -> None:
-    run_id, _ = launch_and_hang(site, up)
-    assert len(carrying(up.mark)) >= 5  # up, webserver, daemon, a code server each, the run
-    began = time.monotonic()
-    up.kill()
-    up.process.wait()
-    eventually("the end of all it had started", 10, lambda: not carrying(up.mark))
-    tell("up killed -> no process left", began)
-    assert site.run(run_id).status == dg.DagsterRunStatus.STARTED
-    site.server.faults.clear()
-    again = site.up()
-    began = time.monotonic()
-    site.ended(run_id, 90)
-    tell("up answers -> FAILURE", began)
-    assert_retried_once(site, run_id, 1)
-    assert "died before it ended" in failure_of(site, run_id)
-    eventually("a tick of a schedule", 90, lambda: ticked_since(site, began_of(again)))
-
-
-def failure_of(site: Site, run_id: str) -> str:
-    (entry,) = site.instance.all_logs(run_id, of_type=dg.DagsterEventType.RUN_FAILURE)
-    assert entry.dagster_event
-    return entry.dagster_event.message or ""
-
-
-def began_of(up: Up) -> float:
-    return (up.home / "up.lock").stat().st_mtime
-
-
-def ticked_since(site: Site, since: float) -> bool:
-    moods = dg.RunsFilter(job_name="fear_greed_refresh", statuses=[SUCCESS])
-    runs = site.instance.get_run_records(moods)
-    return any(run.create_timestamp.timestamp() > since for run in runs)
-
-
 def test_without_its_daemon_the_platform_ends_and_says_so(site: Site, up: Up) -> None:
     run_id, _ = launch_and_hang(site, up)
     began = time.monotonic()
@@ -201,3 +170,35 @@ def test_told_to_end_it_ends_its_runs_and_the_next_one_retries_them(site: Site, 
     site.server.faults.clear()
     site.up()
     assert_retried_once(site, run_id, 90)
+
+
+def began_of(up: Up) -> float:
+    return (up.home / "up.lock").stat().st_mtime
+
+
+def ticked_since(site: Site, since: float) -> bool:
+    moods = dg.RunsFilter(job_name="fear_greed_refresh", statuses=[SUCCESS])
+    runs = site.instance.get_run_records(moods)
+    return any(run.create_timestamp.timestamp() > since for run in runs)
+
+
+def test_a_killed_platform_takes_its_runs_with_it_and_the_next_one_retries_them(
+    site: Site, up: Up
+) -> None:
+    run_id, _ = launch_and_hang(site, up)
+    assert len(carrying(up.mark)) >= 5  # up, webserver, daemon, a code server each, the run
+    began = time.monotonic()
+    up.kill()
+    up.process.wait()
+    eventually("the end of all it had started", 10, lambda: not carrying(up.mark))
+    tell("up killed -> no process left", began)
+    assert site.run(run_id).status == dg.DagsterRunStatus.STARTED
+    site.server.faults.clear()
+    site.write_settings(fear_greed="* * * * *")
+    again = site.up()
+    began = time.monotonic()
+    site.ended(run_id, 90)
+    tell("up answers -> FAILURE", began)
+    assert_retried_once(site, run_id, 1)
+    assert "died before it ended" in failure_of(site, run_id)
+    eventually("a tick of a schedule", 90, lambda: ticked_since(site, began_of(again)))
