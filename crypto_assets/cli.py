@@ -127,13 +127,14 @@ def up(home: Path | None, port: int, host: str) -> None:
     Example: crypto-assets up --home data/demo
     """
     from crypto_assets.operations.sandboxed import with_providers
-    from crypto_assets.operations.serving import refuse_taken, serve
+    from crypto_assets.operations.serving import only_one, refuse_taken, serve
 
     settings = _settings(home)
-    refuse_taken(host, port)
-    with with_providers(settings) as active:
-        click.echo(f"Dagster UI on http://{host}:{port}, home {active.home}; Ctrl-C ends it.")
-        sys.exit(serve(active, host, port))
+    with only_one(settings) as lock:
+        refuse_taken(host, port)
+        with with_providers(settings) as active:
+            click.echo(f"Dagster UI on http://{host}:{port}, home {active.home}; Ctrl-C ends it.")
+            sys.exit(serve(active, lock, host, port))
 
 
 @cli.command()

@@ -7,6 +7,7 @@ import dagster as dg
 
 from crypto_assets.assets.build import build_assets, daily_partitions
 from crypto_assets.assets.resource import platform_resource
+from crypto_assets.automation.dead_runs import build_dead_runs_sensor, in_process_executor
 from crypto_assets.automation.jobs import REFRESHES, build_jobs
 from crypto_assets.automation.maintenance import build_maintenance
 from crypto_assets.automation.schedules import build_schedules, build_upkeep_schedules
@@ -48,11 +49,14 @@ def build_definitions(
             *build_schedules(settings, jobs),
             *build_upkeep_schedules(settings, upkeep),
         ],
-        sensors=build_sensors(settings, jobs, all_jobs),
+        sensors=[
+            *build_sensors(settings, jobs, all_jobs),
+            build_dead_runs_sensor(settings),
+        ],
         resources={**resources, **(resource_overrides or {})},
         # Network time is what costs, and threads inside a step serve that; a process a step
         # would multiply the time of a run by ten.
-        executor=dg.in_process_executor,
+        executor=in_process_executor(settings.home),
     )
 
 

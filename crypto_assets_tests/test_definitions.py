@@ -104,9 +104,10 @@ SCHEDULES = {
     "status_report": "0 7 * * *",
 }
 SENSORS = {
-    "stale_days": ["derived_refresh"],
-    "healing": ["healing_refresh"],
-    "watch": [],
+    "stale_days": {"derived_refresh"},
+    "healing": {"healing_refresh"},
+    "watch": set(),
+    "dead_runs": set(),
 }
 
 
@@ -192,9 +193,8 @@ def test_schedules_run_by_default_in_utc(repository: dg.RepositoryDefinition) ->
 
 
 def test_sensors_run_by_default(repository: dg.RepositoryDefinition) -> None:
-    assert {
-        s.name: [target.job_name for target in s.targets] for s in repository.sensor_defs
-    } == SENSORS
+    launched = {s.name: {t.job_name for t in s.targets} for s in repository.sensor_defs}
+    assert launched == SENSORS
     assert {s.default_status for s in repository.sensor_defs} == {dg.DefaultSensorStatus.RUNNING}
 
 

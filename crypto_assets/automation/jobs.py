@@ -25,6 +25,15 @@ class Refresh:
     name: str
     description: str
     tables: tuple[str, ...]
+    longest_hours: int | None = None
+    """After that it hangs and is ended; without, after what `dagster.yaml` says."""
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The tags of its runs."""
+        longest = self.longest_hours
+        hangs_after = {"dagster/max_runtime": str(longest * 3600)} if longest else {}
+        return {JOB_TAG: self.name, **hangs_after}
 
 
 EVERYTHING = Refresh("everything", "All tables of the days asked for.", tuple(TABLES))
@@ -32,9 +41,14 @@ MARKET_REFRESH = Refresh(
     "market_refresh",
     "Caps, ranks and signals of the running day; just after midnight the close of the day before.",
     ("coin_list", "market_caps", "ranks", "ema_signals"),
+    longest_hours=3,
 )
 HOURLY_CANDLES = Refresh(
-    "hourly_candles_refresh", "Hourly candles of the running day.", ("ohlc_hourly",)
+    "hourly_candles_refresh",
+    "Hourly candles of the running day.",
+    ("ohlc_hourly",),
+    # A thousand coins take half an hour on the slowest plan, or twice that beside a backfill.
+    longest_hours=3,
 )
 FEAR_GREED = Refresh("fear_greed_refresh", "Fear & greed of yesterday and today.", ("fear_greed",))
 DAILY_CLOSE = Refresh(
@@ -82,7 +96,7 @@ def build_jobs() -> "dict[str, AssetJob]":
             refresh.name,
             selection=dg.AssetSelection.assets(*refresh.tables),
             description=refresh.description,
-            tags={JOB_TAG: refresh.name},
+            tags=refresh.tags,
         )
         for refresh in REFRESHES
     }

@@ -12,8 +12,10 @@ import dagster as dg
 from crypto_assets.assets.planning import over_budget
 from crypto_assets.assets.platform import Platform
 from crypto_assets.automation import jobs
+from crypto_assets.automation.dead_runs import NO_RETRY
 from crypto_assets.automation.schedules import CATCH_UP_DAYS, range_tags
 from crypto_assets.definitions import build_definitions
+from crypto_assets.monitoring import liveness
 from crypto_assets.monitoring.runs import innermost
 from crypto_assets.operations.errors import OperationError
 from crypto_assets.periods import DAY
@@ -117,12 +119,13 @@ def run(
     refuse_impossible(settings, tables, days)
     job = build_definitions(settings).resolve_job_def(jobs.EVERYTHING.name)
     run_id = str(uuid.uuid4())
-    with _watched(instance, run_id, len(tables), progress):
+    alive = liveness.held(settings.home, run_id)
+    with alive, _watched(instance, run_id, len(tables), progress):
         result = job.execute_in_process(
             instance=instance,
             run_id=run_id,
             asset_selection=[dg.AssetKey(table) for table in tables],
-            tags={**range_tags(*days), jobs.JOB_TAG: jobs.EVERYTHING.name},
+            tags={**range_tags(*days), jobs.JOB_TAG: jobs.EVERYTHING.name, **NO_RETRY},
             # What went wrong is told once, by whoever called; the whole log is in the UI.
             run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
             raise_on_error=False,

@@ -1,0 +1,64 @@
+"""Which runs are alive: each holds a lock on a file, which the kernel releases when it dies.
+
+Belongs here: taking and looking at these locks. Does not belong here: what follows for a run.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_SUFFIX = ".lock"
+
+
+@contextmanager
+def held(home: Path, run_id: str) -> Iterator[None]:
+    """Show that the run lives for as long as this process does, or until the block ends.
+
+    The file is gone after a block that ended, and stays unlocked after a process that died.
+    """
+    path = _path(home, run_id)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Locked before it has its name, so that nobody takes one just made for one left behind.
+    unnamed = path.with_suffix(f".{os.getpid()}")
+    with unnamed.open("w", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        unnamed.rename(path)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def is_alive(home: Path, run_id: str) -> bool:
+    """Return whether a process holds the lock of this run."""
+    return _is_held(_path(home, run_id))
+
+
+def left_behind(home: Path) -> list[str]:
+    """Return the ids of the runs whose process died in the middle."""
+    paths = sorted((home / "runs").glob(f"*{_SUFFIX}"))
+    return [path.stem for path in paths if path.exists() and not _is_held(path)]
+
+
+def forget(home: Path, run_id: str) -> None:
+    """Remove what a dead run has left behind."""
+    _path(home, run_id).unlink(missing_ok=True)
+
+
+def _path(home: Path, run_id: str) -> Path:
+    return home / "runs" / f"{run_id}{_SUFFIX}"
+
+
+def _is_held(path: Path) -> bool:
+    try:
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
