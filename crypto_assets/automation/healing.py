@@ -99,8 +99,9 @@ def request_for_missing_days(settings: Settings) -> dg.RunRequest | dg.SkipReaso
 def needed_places(platform: Platform, now: datetime) -> dict[Place, datetime | None]:
     """Return the days of fetched tables that lack something they could have by now.
 
-    With each comes when the provider last told something of it. A day is left to the schedules
-    until they had their turn, and counts too where a close is doubted. What the plan does not reach, or the provider has not, is not there.
+    With each comes when the provider last told something of it. A day with a doubted close lacks
+    its history's word. A day is left to the schedules until they had their turn. What the plan
+    does not reach, or the provider has not, is not there.
     """
     with platform.warehouse.session("looking for missing days") as connection:
         told = {

@@ -16,8 +16,9 @@ from crypto_assets.monitoring.alerts import AlertBook, Message
 from crypto_assets.monitoring.channels import channels
 from crypto_assets.monitoring.condition import Condition
 from crypto_assets.monitoring.conditions import UNDELIVERED, conditions
+from crypto_assets.monitoring.daemons import Seen, observe
 from crypto_assets.monitoring.findings import Finding
-from crypto_assets.monitoring.health import Health, examine
+from crypto_assets.monitoring.health import TWO_DAEMONS, Health, examine
 from crypto_assets.monitoring.metrics import write_metrics
 from crypto_assets.monitoring.report import report, write_report
 from crypto_assets.settings import Settings
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 STATUS_REPORT = "status_report"
 # How Dagster names the job behind its button "Materialize".
 _BY_HAND = "__ASSET_JOB"
-_FINDINGS, _LATE, _MISSING = "findings", "late", "missing"
+_FINDINGS, _LATE, _MISSING, _SEEN = "findings", "late", "missing", "daemons"
 
 
 def job_names() -> list[str]:
@@ -69,6 +70,7 @@ def look_after(
     settings: Settings, instance: dg.DagsterInstance, job_names: Sequence[str], book: AlertBook
 ) -> Health:
     """Look at the home; tell what is wrong since the last look, and what is over."""
+    _count_daemons(instance, book)
     looked_at = _looked_at(settings)
     known = _known_findings(looked_at, book)
     health = examine(settings, instance, job_names, known)
@@ -137,6 +139,14 @@ def _is_told(condition: Condition, settings: Settings) -> bool:
 def _looked_at(settings: Settings) -> str:
     """Return what findings depend on: the published rows, and which days are the last ones."""
     return f"{read_state(settings.home).version} {settings.clock.today()}"
+
+
+def _count_daemons(instance: dg.DagsterInstance, book: AlertBook) -> None:
+    seen, are_two = observe(
+        instance.get_daemon_statuses().values(), Seen.from_text(book.recall(_SEEN))
+    )
+    book.keep(_SEEN, seen.to_text())
+    book.keep(TWO_DAEMONS, are_two)
 
 
 def _known_findings(looked_at: str, book: AlertBook) -> list[Finding] | None:

@@ -115,6 +115,8 @@ class AlertBook:
 
     def recall(self, key: str) -> Any:
         """Return what was kept under a name, as JSON gives it; None if nothing was."""
+        if not self.path.exists():
+            return None
         with self._file.transaction() as connection:
             row = connection.execute("SELECT value FROM memos WHERE key = ?", (key,)).fetchone()
         return json.loads(row[0]) if row else None

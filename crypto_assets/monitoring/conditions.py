@@ -24,6 +24,7 @@ def conditions(health: Health, settings: Settings) -> list[Condition]:
         *_failed_checks(health, settings),
         *_late_tables(health, settings),
         *_budget(health, settings),
+        *_daemons(health, settings),
         *_disk(health, settings),
         *_alerts(health, settings),
     ]
@@ -99,6 +100,18 @@ def _budget(health: Health, settings: Settings) -> Iterator[Condition]:
         f"{settings.alerts.ui_url}/runs",
         is_error=is_all,
     )
+
+
+def _daemons(health: Health, settings: Settings) -> Iterator[Condition]:
+    if health.has_two_daemons:
+        yield Condition(
+            "daemons",
+            "two daemons work on this home",
+            "They do every scheduled run twice.",
+            "End one of them: 'crypto-assets up' is enough, without 'dagster dev' or "
+            "'dagster-daemon' beside it.",
+            f"{settings.alerts.ui_url}/deployment/daemons",
+        )
 
 
 def _disk(health: Health, settings: Settings) -> Iterator[Condition]:

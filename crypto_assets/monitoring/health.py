@@ -23,6 +23,9 @@ from crypto_assets.settings import Settings
 from crypto_assets.warehouse import publishing
 from crypto_assets.warehouse.reading import connect
 
+TWO_DAEMONS = "two_daemons"
+"""Under which name the book of alerts keeps whether two daemons were seen."""
+
 
 @dataclass(frozen=True)
 class Credits:
@@ -57,6 +60,8 @@ class Health:
     given_up: list[Place] = field(default_factory=list)
     undelivered: int = 0
     """Messages that no channel has taken yet."""
+    has_two_daemons: bool = False
+    """Whether the last look at their heartbeats saw more than one."""
 
     @property
     def missing_days(self) -> dict[str, int]:
@@ -78,6 +83,8 @@ def examine(
     `known_findings` are taken as they are, by a caller who knows that nothing was published since.
     """
     home, now = settings.home, settings.clock.now()
+    with closing(AlertBook(home)) as book:
+        undelivered, has_two_daemons = book.undelivered(), bool(book.recall(TWO_DAEMONS))
     publication = publishing.read_state(home)
     health = Health(
         now,
@@ -88,7 +95,8 @@ def examine(
         unfinished_runs=unfinished_runs(instance),
         failed_jobs=failed_jobs(instance, jobs),
         given_up=_given_up(settings),
-        undelivered=_undelivered(settings),
+        undelivered=undelivered,
+        has_two_daemons=has_two_daemons,
     )
     if publication.version == 0:
         return health
@@ -107,11 +115,6 @@ def _credits(settings: Settings) -> Credits:
         used = platform.usage.month(PROVIDER, settings.clock.today())
         plan = platform.plan
     return Credits(plan.name, used.calls, used.credits, plan.credits_per_month)
-
-
-def _undelivered(settings: Settings) -> int:
-    with closing(AlertBook(settings.home)) as book:
-        return book.undelivered()
 
 
 def _given_up(settings: Settings) -> list[Place]:

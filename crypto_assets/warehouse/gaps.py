@@ -5,7 +5,7 @@ caller to say.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import Literal
 
@@ -13,6 +13,9 @@ import duckdb
 import pandas as pd
 
 from crypto_assets.periods import wall_now
+from crypto_assets.tables import Table
+from crypto_assets.warehouse.session import quoted
+from crypto_assets.warehouse.sqls import day_of, within
 
 GapState = Literal["missing", "no_data_at_provider", "approximate"]
 
@@ -88,3 +91,26 @@ def record(connection: duckdb.DuckDBPyConnection, table_name: str, found: Inspec
     finally:
         connection.unregister("inspected")
         connection.unregister("found_gaps")
+
+
+def without_whole_days(
+    connection: duckdb.DuckDBPyConnection, table: Table, found: Inspection
+) -> Inspection:
+    """Leave out gaps of days that are stored whole and final, from more answers than this one."""
+    if table.series_column is None or not any(gap.state == "missing" for gap in found.gaps):
+        return found
+    series = sorted({gap.series for gap in found.gaps})
+    rows = connection.execute(
+        f"SELECT {quoted(table.series_column)}, {day_of(table)} AS day FROM {quoted(table.name)} "
+        f"WHERE {within(table, '$first', '$last')} "
+        f"AND list_contains($series, {quoted(table.series_column)}) "
+        f"GROUP BY ALL HAVING bool_and(is_final) AND count(*) >= {table.rows_a_day}",
+        {
+            "series": series,
+            "first": min(gap.day for gap in found.gaps),
+            "last": max(gap.day for gap in found.gaps),
+        },
+    ).fetchall()
+    whole = set(rows)
+    left = [g for g in found.gaps if g.state != "missing" or (g.series, g.day) not in whole]
+    return replace(found, gaps=left)

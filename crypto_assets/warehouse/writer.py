@@ -97,7 +97,8 @@ def write(connection: duckdb.DuckDBPyConnection, batch: Batch, to: Write) -> Wri
             _delete_days(connection, to.table, asked)
             contents.record(connection, to.table, asked)
         if batch.inspection:
-            gaps.record(connection, to.table.name, batch.inspection)
+            found = gaps.without_whole_days(connection, to.table, batch.inspection)
+            gaps.record(connection, to.table.name, found)
     return report
 
 

@@ -21,7 +21,7 @@ from crypto_assets.sandbox import Market, SandboxServer
 from crypto_assets.settings import Settings, sandbox_base_urls, ticks, validated
 from crypto_assets.warehouse.warehouse import Warehouse
 
-SENSORS = ("stale_days", "healing", "watch")
+SENSORS = ("dead_runs", "stale_days", "healing", "watch")
 # How often the sensors look, instead of every minute and every five.
 LOOK_EVERY = timedelta(hours=1)
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}

@@ -12,12 +12,14 @@ _SIGNALS_FOLLOW_PRICES = Rule(
     "ema_signals",
     "signals_follow_prices",
     "On a closed day with signals, every ranked coin has them, ending with its stored price.",
+    "WITH made AS (SELECT date, min(materialized_at) AS made_at FROM ema_signals "
+    "WHERE date BETWEEN $first AND $last GROUP BY date) "
     "SELECT r.date, r.coin_id, s.price_usd AS signal_price, m.price_usd "
-    "FROM (FROM ranks WHERE date BETWEEN $first AND $last "
-    "AND date IN (SELECT date FROM ema_signals)) AS r "
+    "FROM ranks AS r JOIN made USING (date) "
     "JOIN market_caps AS m ON m.date = r.date AND m.coin_id = r.coin_id "
     "LEFT JOIN ema_signals AS s ON s.date = r.date AND s.coin_id = r.coin_id "
-    "WHERE m.is_final AND s.price_usd IS DISTINCT FROM m.price_usd",
+    "WHERE m.is_final AND greatest(m.materialized_at, r.materialized_at) <= made_at "
+    "AND s.price_usd IS DISTINCT FROM m.price_usd",
 )
 
 _SPANS_ARE_THE_SAME = Rule(
