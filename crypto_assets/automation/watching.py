@@ -21,6 +21,7 @@ from crypto_assets.monitoring.findings import Finding
 from crypto_assets.monitoring.health import TWO_DAEMONS, Health, examine
 from crypto_assets.monitoring.metrics import write_metrics
 from crypto_assets.monitoring.report import report, write_report
+from crypto_assets.monitoring.runs import BY_HAND
 from crypto_assets.settings import Settings
 from crypto_assets.warehouse.publishing import read_state
 
@@ -28,20 +29,13 @@ if TYPE_CHECKING:
     from dagster import JobDefinition
 
 STATUS_REPORT = "status_report"
-# How Dagster names the job behind its button "Materialize".
-_BY_HAND = "__ASSET_JOB"
 _FINDINGS, _LATE, _MISSING, _SEEN = "findings", "late", "missing", "daemons"
 
 
 def job_names() -> list[str]:
-    """Return the names of all jobs whose failure is told of; last, materializing by hand."""
-    return [
-        *(refresh.name for refresh in REFRESHES),
-        BACKUP,
-        HOUSEKEEPING,
-        STATUS_REPORT,
-        _BY_HAND,
-    ]
+    """Return the names of all jobs whose failure is told of."""
+    upkeep = (BACKUP, HOUSEKEEPING, STATUS_REPORT)
+    return list(dict.fromkeys([*(refresh.name for refresh in REFRESHES), *upkeep, *BY_HAND]))
 
 
 def build_watch_sensor(settings: Settings, job_names: Sequence[str]) -> dg.SensorDefinition:

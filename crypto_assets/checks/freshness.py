@@ -67,7 +67,11 @@ def _of_running_day(table: str) -> _Demand:
 
 
 def _of_closed_day(table: str) -> _Demand:
-    sql = f"SELECT CAST(max(date) + 1 AS TIMESTAMP) FROM {quoted(table)}"
+    # What was seen of a day while it ran is not its close.
+    sql = (
+        f"SELECT CAST(max(date) + 1 AS TIMESTAMP) FROM {quoted(table)} "
+        "WHERE observed_at >= date + INTERVAL 1 DAY"
+    )
     return _Demand("daily_close", sql, lambda tick: midnight(tick.date()))
 
 

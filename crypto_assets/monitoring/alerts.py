@@ -6,10 +6,13 @@ kill nor a channel that is down loses one. Does not belong here: what is wrong (
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from crypto_assets.monitoring.channels import Channel, Kind
 from crypto_assets.monitoring.condition import Condition
@@ -50,9 +53,17 @@ class AlertBook:
         self._file = SqliteFile(self.path, _SCHEMA, AlertsError, "the book of alerts")
 
     def update(
-        self, active: Sequence[Condition], to: Sequence[Channel], now: datetime
+        self,
+        active: Sequence[Condition],
+        to: Sequence[Channel],
+        now: datetime,
+        *,
+        is_all: bool = True,
     ) -> list[Message]:
-        """Note what is wrong now; return and put into the outbox what is new of it, or over."""
+        """Note what is wrong now; return and put into the outbox what is new of it, or over.
+
+        Where it is not all that may be wrong, nothing is over.
+        """
         with self._file.transaction() as connection:
             known = {
                 key: (title, datetime.fromisoformat(since))
@@ -60,7 +71,7 @@ class AlertBook:
             }
             present = {condition.key: condition for condition in active}
             begun = [condition for key, condition in present.items() if key not in known]
-            over = [key for key in known if key not in present]
+            over = [key for key in known if is_all and key not in present]
             connection.executemany(
                 "INSERT INTO conditions VALUES (?, ?, ?)",
                 [(condition.key, condition.title, str(now)) for condition in begun],
@@ -77,18 +88,14 @@ class AlertBook:
             _put(connection, [message], to, now)
 
     def deliver(self, to: Sequence[Channel], now: datetime) -> int:
-        """Send each channel what waits for it, as one message; return how many wait still.
+        """Send each channel what waits for it; return how many wait still.
 
         What a channel refuses stays for the next time; what waits for no channel of these goes.
         """
-        for channel in to:
-            waiting = self._waiting(channel)
-            if waiting and channel.send(*_together([message for _, message in waiting])):
-                with self._file.transaction() as connection:
-                    connection.executemany(
-                        "UPDATE outbox SET sent_at = ? WHERE id = ?",
-                        [(str(now), number) for number, _ in waiting],
-                    )
+        # Who finds another one sending leaves it to that one: nobody is told twice.
+        with suppress(Timeout), FileLock(f"{self.path}.deliver.lock", timeout=0):
+            for channel in to:
+                self._send(channel, now)
         with self._file.transaction() as connection:
             connection.execute(
                 "DELETE FROM outbox WHERE written_at < ? "
@@ -96,6 +103,23 @@ class AlertBook:
                 (str(now - _KEPT), json.dumps([channel.id for channel in to])),
             )
         return self.undelivered()
+
+    def _send(self, channel: Channel, now: datetime) -> None:
+        """Send what waits as one message; where that is refused, as it may be too long, singly."""
+        waiting = self._waiting(channel)
+        if waiting and channel.send(*_together([message for _, message in waiting])):
+            self._mark_sent([number for number, _ in waiting], now)
+        elif len(waiting) > 1:
+            for number, message in waiting:
+                if channel.send(*_together([message])):
+                    self._mark_sent([number], now)
+
+    def _mark_sent(self, numbers: Sequence[int], now: datetime) -> None:
+        with self._file.transaction() as connection:
+            connection.executemany(
+                "UPDATE outbox SET sent_at = ? WHERE id = ?",
+                [(str(now), number) for number in numbers],
+            )
 
     def undelivered(self) -> int:
         """Return how many messages wait for a channel."""

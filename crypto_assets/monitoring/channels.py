@@ -1,6 +1,7 @@
 """The channels alerts go to: one apprise URL each. A URL is a secret and is never shown."""
 
 import hashlib
+import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ class Channel:
             warnings.simplefilter("ignore", DeprecationWarning)
             import apprise
 
+            # What it says of a URL that it can't understand holds the URL.
+            logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)
             asset = apprise.AppriseAsset(app_id="crypto_assets", secure_logging=True)
             service = apprise.Apprise(asset=asset)
             if not service.add(self.url.get_secret_value()):
@@ -43,7 +46,9 @@ class Channel:
 
 def channels(urls: Sequence[SecretStr]) -> list[Channel]:
     """Return the channels of the setting `alerts.urls`."""
-    return [_channel(number, url) for number, url in enumerate(urls)]
+    found = [_channel(number, url) for number, url in enumerate(urls)]
+    # A URL that is there twice is one channel.
+    return list({channel.id: channel for channel in reversed(found)}.values())[::-1]
 
 
 def _channel(number: int, url: SecretStr) -> Channel:

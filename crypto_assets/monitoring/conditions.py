@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from crypto_assets.monitoring.condition import Condition
 from crypto_assets.monitoring.health import Health
 from crypto_assets.monitoring.looking import withheld
+from crypto_assets.monitoring.runs import BY_HAND
 from crypto_assets.settings import Settings
 
 UNDELIVERED = "alerts"
@@ -33,11 +34,13 @@ def conditions(health: Health, settings: Settings) -> list[Condition]:
 
 def _failed_runs(health: Health, settings: Settings) -> Iterator[Condition]:
     for run in health.failed_jobs:
+        by_hand = run.job in BY_HAND
         yield Condition(
             f"run:{run.job}",
-            f"the job {run.job} fails",
+            "a run started by hand failed" if by_hand else f"the job {run.job} fails",
             f"Its last run ended at {run.since:%Y-%m-%d %H:%M} UTC: {run.reason}",
-            "What was stored stays. Look at the run's log; the next run of the job tries again.",
+            "What was stored stays. Look at the run's log; "
+            + ("start it again." if by_hand else "the next run of the job tries again."),
             f"{settings.alerts.ui_url}/runs/{run.run_id}",
         )
 
@@ -90,16 +93,25 @@ def _budget(health: Health, settings: Settings) -> Iterator[Condition]:
     credits = health.credits
     if credits.limit is None or credits.share < _NEARLY_ALL:
         return
-    is_all = credits.share >= _ALL
+    detail = f"{credits.used:,} of {credits.limit:,} credits of the plan '{credits.plan}'."
+    link = f"{settings.alerts.ui_url}/runs"
     yield Condition(
-        f"budget:{_ALL if is_all else _NEARLY_ALL:.0%}",
-        f"{credits.share:.0%} of the month's CoinGecko credits are used",
-        f"{credits.used:,} of {credits.limit:,} credits of the plan '{credits.plan}'.",
-        "See 'crypto-assets budget' for what costs them and which setting saves some"
-        + ("; runs that need more are refused until the month ends." if is_all else "."),
-        f"{settings.alerts.ui_url}/runs",
-        is_error=is_all,
+        "budget:80%",
+        "80% of the month's CoinGecko credits are used",
+        detail,
+        "See 'crypto-assets budget' for what costs them and which setting saves some.",
+        link,
+        is_error=False,
     )
+    if credits.share >= _ALL:
+        yield Condition(
+            "budget:100%",
+            "the month's CoinGecko credits are used up",
+            detail,
+            "Runs that need more are refused until the month ends: take a larger plan, or allow "
+            "them with the setting coingecko.may_exceed_credits.",
+            link,
+        )
 
 
 def _daemons(health: Health, settings: Settings) -> Iterator[Condition]:

@@ -16,8 +16,8 @@ from crypto_assets.checks.freshness import Freshness, freshness
 from crypto_assets.monitoring.alerts import AlertBook
 from crypto_assets.monitoring.attempts import Memory, Place, given_up
 from crypto_assets.monitoring.findings import Finding, findings
-from crypto_assets.monitoring.looking import Missing, TableState, missing_series, table_states
-from crypto_assets.monitoring.runs import RunState, failed_jobs, unfinished_runs
+from crypto_assets.monitoring.looking import Missing, TableState, missing_days, table_states
+from crypto_assets.monitoring.runs import BY_HAND, RunState, failed_jobs, unfinished_runs
 from crypto_assets.providers.coingecko import PROVIDER
 from crypto_assets.settings import Settings
 from crypto_assets.warehouse import publishing
@@ -93,7 +93,7 @@ def examine(
         _credits(settings),
         shutil.disk_usage(home).free,
         unfinished_runs=unfinished_runs(instance),
-        failed_jobs=failed_jobs(instance, jobs),
+        failed_jobs=failed_jobs(instance, jobs, lapsing=BY_HAND),
         given_up=_given_up(settings),
         undelivered=undelivered,
         has_two_daemons=has_two_daemons,
@@ -102,7 +102,7 @@ def examine(
         return health
     with connect(home) as connection:
         health.tables.extend(table_states(connection, now))
-        health.missing.extend(missing_series(connection))
+        health.missing.extend(missing_days(connection, health.tables, now))
         health.freshness.update(freshness(connection, settings, now))
         health.findings.extend(
             findings(connection, now.date()) if known_findings is None else known_findings

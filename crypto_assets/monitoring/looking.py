@@ -1,14 +1,16 @@
 """What a home holds: tables, gaps, publication and runs. Reads only."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 
 import duckdb
 
+from crypto_assets.periods import intervals
 from crypto_assets.tables import TABLES
 from crypto_assets.warehouse import publishing
-from crypto_assets.warehouse.coverage import unfinished_closed_days
+from crypto_assets.warehouse.coverage import unfinished_closed_days, untold_days
 from crypto_assets.warehouse.errors import WarehouseError
 from crypto_assets.warehouse.reading import connect
 from crypto_assets.warehouse.session import quoted
@@ -26,6 +28,9 @@ class TableState:
     last_final: date | None = None
     unfinished: int = 0
     """Closed days since the first one that are due and not final."""
+
+
+EVERY_SERIES = "(all)"
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,8 @@ def look(home: Path, now: datetime) -> HomeState:
     """Return the state of a home. Raises `WarehouseError` when nothing was published yet."""
     publication = read_publication(home)
     with connect(home) as connection:
-        tables, missing = table_states(connection, now), missing_series(connection)
+        tables = table_states(connection, now)
+        missing = missing_days(connection, tables, now)
     return HomeState(tables, missing, publication, publishing.is_behind(home))
 
 
@@ -72,13 +78,22 @@ def table_states(connection: duckdb.DuckDBPyConnection, now: datetime) -> list[T
     return [_table(connection, name, now) for name in TABLES]
 
 
-def missing_series(connection: duckdb.DuckDBPyConnection) -> list[Missing]:
-    """Return what is missing and may still come, newest first."""
+def missing_days(
+    connection: duckdb.DuckDBPyConnection, tables: Sequence[TableState], now: datetime
+) -> list[Missing]:
+    """Return what is missing and may still come, newest first; also days never asked for."""
     rows = connection.execute(
-        "SELECT table_name, series, first_day, last_day, reason FROM gaps "
-        "WHERE state = 'missing' ORDER BY last_day DESC, table_name, series"
+        "SELECT table_name, series, first_day, last_day, reason FROM gaps WHERE state = 'missing'"
     ).fetchall()
-    return [Missing(*row) for row in rows]
+    found = [Missing(*row) for row in rows]
+    for table in tables:
+        if table.first is not None:
+            untold = untold_days(connection, TABLES[table.name], table.first, now)
+            found += [
+                Missing(table.name, EVERY_SERIES, first, last, "never fetched")
+                for first, last in intervals(untold)
+            ]
+    return sorted(found, key=lambda gap: (-gap.last.toordinal(), gap.table, gap.series))
 
 
 def withheld(publication: publishing.Publication) -> str:

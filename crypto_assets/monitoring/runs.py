@@ -1,12 +1,16 @@
 """What Dagster's runs tell: what is running, and whose last run failed for good."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import dagster as dg
 
+from crypto_assets.periods import wall_now
+
+BY_HAND = ("__ASSET_JOB", "everything")
+"""Jobs that no schedule starts: Dagster's button "Materialize" and the command line."""
 _UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -16,6 +20,7 @@ _UNFINISHED = [
 ]
 _ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]
 _WILL_RETRY = "dagster/will_retry"
+_NEWS = timedelta(days=1)
 # Enough to look past runs that wait for their retry.
 _LOOKED_AT = 5
 
@@ -38,16 +43,22 @@ def unfinished_runs(instance: dg.DagsterInstance) -> list[RunState]:
     return [_state(record) for record in records]
 
 
-def failed_jobs(instance: dg.DagsterInstance, jobs: Iterable[str]) -> list[RunState]:
-    """Return, for each job whose last ended run failed and is not tried again, that run."""
+def failed_jobs(
+    instance: dg.DagsterInstance, jobs: Iterable[str], lapsing: Collection[str] = ()
+) -> list[RunState]:
+    """Return, for each job whose last ended run failed and is not tried again, that run.
+
+    What failed of `lapsing` jobs is no news after a day: nobody has to run them again.
+    """
     found = []
     for job in jobs:
         filters = dg.RunsFilter(job_name=job, statuses=_ENDED)
         records = instance.get_run_records(filters, limit=_LOOKED_AT)
         settled = [r for r in records if r.dagster_run.tags.get(_WILL_RETRY) != "true"]
         if settled and settled[0].dagster_run.status == dg.DagsterRunStatus.FAILURE:
-            run_id = settled[0].dagster_run.run_id
-            found.append(_state(settled[0], why(instance, run_id)))
+            failed = _state(settled[0], why(instance, settled[0].dagster_run.run_id))
+            if job not in lapsing or wall_now() - failed.since < _NEWS:
+                found.append(failed)
     return found
 
 

@@ -49,5 +49,16 @@ def unfinished_closed_days(
     return [day for day in days(first, _last_due(table, now)) if day not in final]
 
 
+def untold_days(
+    connection: duckdb.DuckDBPyConnection, table: Table, first: date, now: datetime
+) -> list[date]:
+    """Return the closed days from `first` on that are due and of which a table tells nothing."""
+    rows = connection.execute(
+        "SELECT date FROM coverage WHERE table_name = ?", [table.name]
+    ).fetchall()
+    told = {day for (day,) in rows}
+    return [day for day in days(first, _last_due(table, now)) if day not in told]
+
+
 def _last_due(table: Table, now: datetime) -> date:
     return (now - table.ready_after).date() - DAY
