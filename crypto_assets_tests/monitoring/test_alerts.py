@@ -191,7 +191,7 @@ def test_a_clock_that_was_set_back_neither_repeats_nor_swallows(
 
 def test_a_book_that_cannot_be_kept_says_why_and_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "alerts.sqlite").write_text("no database at all, but long enough to be read")
-    with pytest.raises(AlertsError, match="book of alerts .*check free disk space"):
+    with pytest.raises(AlertsError, match=r"book of alerts .*check free disk space"):
         AlertBook(tmp_path).undelivered()
 
 
