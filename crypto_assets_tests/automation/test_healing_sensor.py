@@ -239,8 +239,8 @@ def old(tmp_path: Path, market: Market) -> Any:
     [
         # 365 and 730 days before 2026-03-10; candles of the oldest day would be cut.
         ("demo", date(2025, 3, 10), date(2025, 3, 11)),
-        ("basic", date(2024, 3, 10), date(2024, 3, 11)),
-        ("analyst", date(2024, 3, 1), date(2024, 3, 1)),
+        pytest.param("basic", date(2024, 3, 10), date(2024, 3, 11), marks=pytest.mark.slow),
+        pytest.param("analyst", date(2024, 3, 1), date(2024, 3, 1), marks=pytest.mark.slow),
     ],
 )
 def test_days_beyond_the_reach_of_the_plan_are_not_asked_for(
@@ -316,6 +316,7 @@ def test_what_is_too_dear_does_not_hold_up_what_costs_no_credit(week: Lab) -> No
     assert asked(week).tables == {"fear_greed"}
 
 
+@pytest.mark.slow
 def test_the_price_is_what_the_plan_of_a_backfill_says(week: Lab) -> None:
     on_plan(week, "analyst", credits_per_month=3_100)
     lose(week, "market_caps", date(2026, 3, 4), date(2026, 3, 6))
@@ -407,12 +408,14 @@ def test_a_day_is_given_up_after_its_tries_listed_and_not_asked_for_again(quiet:
     assert examine(quiet.settings, quiet.instance, job_names()).given_up == [place]
 
 
+@pytest.mark.slow
 def test_a_day_is_not_given_up_while_the_provider_does_not_answer(quiet: Lab) -> None:
     try_for(quiet, 8, is_answered=False)
     with closing(Memory(quiet.home)) as memory:
         assert given_up(memory.all()) == []
 
 
+@pytest.mark.slow
 def test_a_day_that_was_given_up_and_is_there_after_all_is_forgotten(quiet: Lab) -> None:
     try_for(quiet, 3, is_answered=True)
     request_for_missing_days(quiet.settings)
@@ -477,6 +480,7 @@ def test_real_runs_through_the_outage_of_one_series_give_nothing_up(
         assert given_up(memory.all()) == []
 
 
+@pytest.mark.slow
 def test_given_up_days_between_others_are_not_asked_for_with_them(quiet: Lab) -> None:
     try_for(quiet, 3, is_answered=True)
     request_for_missing_days(quiet.settings)
@@ -489,10 +493,11 @@ def test_given_up_days_between_others_are_not_asked_for_with_them(quiet: Lab) ->
 # --- the list of coins
 
 
+@pytest.mark.slow
 def test_a_late_list_of_coins_is_asked_for_and_its_run_succeeds(week: Lab) -> None:
     with week.warehouse.session("a test") as connection:
         connection.execute(
-            "UPDATE market_caps SET observed_at = '2026-03-02' WHERE date = '2026-03-02'"
+            "UPDATE market_caps SET observed_at = '2026-03-03 00:20' WHERE date = '2026-03-02'"
         )
         connection.execute("UPDATE coin_list SET last_seen_at = '2026-03-09 00:00:05'")
     assert launch(week).success
@@ -508,7 +513,7 @@ def test_a_late_list_of_coins_is_asked_for_and_its_run_succeeds(week: Lab) -> No
 def test_a_late_list_of_coins_is_not_asked_for_each_five_minutes(week: Lab) -> None:
     with week.warehouse.session("a test") as connection:
         connection.execute(
-            "UPDATE market_caps SET observed_at = '2026-03-02' WHERE date = '2026-03-02'"
+            "UPDATE market_caps SET observed_at = '2026-03-03 00:20' WHERE date = '2026-03-02'"
         )
         connection.execute("UPDATE coin_list SET last_seen_at = '2026-03-09 00:00:05'")
     assert tables_asked(week) == {"coin_list"}

@@ -42,7 +42,7 @@ def watched(week: Lab, hook: Webhook, market: Market) -> Lab:
     week._overrides["alerts"] = {"urls": [hook.url]}
     with week.warehouse.session("a test") as connection:
         connection.execute(
-            "UPDATE market_caps SET observed_at = '2026-03-02 00:01' WHERE date = '2026-03-02'"
+            "UPDATE market_caps SET observed_at = '2026-03-03 00:20' WHERE date = '2026-03-02'"
         )
     publish_run(week.home, "a test")
     return week
@@ -115,6 +115,7 @@ def test_late_tables_are_told_once_and_so_is_that_they_came(watched: Lab, hook: 
     assert all(f"over: {name} is late" in over for name in ("market_caps", "ranks", "ema_signals"))
 
 
+@pytest.mark.slow
 def test_an_old_backfill_does_not_make_a_late_table_fresh(watched: Lab) -> None:
     watched.at(datetime(2026, 3, 10, 13, 45))
     with watched.warehouse.session("a test") as connection:
@@ -325,6 +326,7 @@ def test_the_report_says_what_the_issue_lists(watched: Lab, hook: Webhook) -> No
         assert part in text
 
 
+@pytest.mark.slow
 def test_the_report_counts_the_runs_of_the_day(watched: Lab) -> None:
     assert watched.run(["fear_greed"], TODAY).succeeded
     watched.server.faults.add({"kind": "status", "code": 404, "match": {"endpoint": "fng"}})
@@ -371,6 +373,7 @@ def test_healed_days_are_told_once_as_a_digest_even_without_the_report(
     assert len(hook.messages) - before == (2 if is_wanted else 1)
 
 
+@pytest.mark.slow
 @pytest.mark.xfail(
     strict=True, reason="whatever is no longer 'missing' in gaps counts as healed, also given up"
 )
@@ -400,6 +403,7 @@ def test_a_day_that_was_never_asked_for_is_missing_and_healed_in_the_report(watc
     assert "1 day(s) of series that were missing are there now" in report(watched)
 
 
+@pytest.mark.slow
 @pytest.mark.xfail(strict=True, reason="the second report of a day is written over the first one")
 def test_a_second_report_of_a_day_keeps_what_the_first_said_of_healed_days(watched: Lab) -> None:
     drop_coin(watched)
@@ -431,6 +435,7 @@ def test_the_job_of_the_report_writes_it(watched: Lab, hook: Webhook) -> None:
     assert len(hook.messages) == 1
 
 
+@pytest.mark.slow
 def test_what_was_found_is_looked_for_again_when_something_new_is_published(watched: Lab) -> None:
     look(watched)
     drop_coin(watched)

@@ -47,7 +47,7 @@ def home(week_home: Path, tmp_path: Path) -> Path:
     copy = shutil.copytree(week_home, tmp_path / "home", symlinks=True)
     at(copy, NOON)
     change(
-        copy, "UPDATE market_caps SET observed_at = '2026-03-02 00:01' WHERE date = '2026-03-02'"
+        copy, "UPDATE market_caps SET observed_at = '2026-03-03 00:20' WHERE date = '2026-03-02'"
     )
     return copy
 
@@ -157,6 +157,7 @@ def test_the_names_in_json_are_stable(home: Path) -> None:
     assert found["at"] == "2026-03-10 12:20:00"
 
 
+@pytest.mark.slow
 def test_conditions_in_json_say_since_when_as_far_as_the_watch_noticed(home: Path) -> None:
     at(home, datetime(2026, 3, 10, 13, 45))
     found = {one["key"]: one for one in tree(home, code=1)["conditions"]}
@@ -233,6 +234,7 @@ def test_a_withheld_publication_is_an_error_and_the_last_good_rows_are_shown(hom
     assert figures["crypto_assets_publication_is_withheld", ()] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.xfail(
     strict=True, reason="failed checks of tables are those of the published rows alone"
 )
@@ -270,6 +272,7 @@ def test_a_withheld_first_publication_is_told(lab: Lab) -> None:
     assert "source_fits_home" in status(lab.home).sentence
 
 
+@pytest.mark.slow
 @pytest.mark.xfail(
     strict=True,
     reason="status ends before it looks at the runs: why the first refresh failed is not told",
