@@ -10,10 +10,7 @@ import pytest
 
 from crypto_assets.sandbox import Market
 from crypto_assets.tables import TABLES
-from crypto_assets_tests.lab import NOON, Lab, open_lab
-
-WEEK = {"history": {"start": "2026-03-02"}, "universe": {"tracked": 5}}
-"""The settings of the home of a week."""
+from crypto_assets_tests.lab import NOON, WEEK, Lab, open_lab
 
 
 @pytest.fixture(autouse=True)

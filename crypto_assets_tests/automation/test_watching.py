@@ -20,8 +20,7 @@ from crypto_assets.settings import validated
 from crypto_assets.tables import TABLES
 from crypto_assets.warehouse.publishing import publish_run
 from crypto_assets.warehouse.session import warehouse_lock
-from crypto_assets_tests.conftest import WEEK
-from crypto_assets_tests.lab import NOON, Lab, open_lab
+from crypto_assets_tests.lab import NOON, WEEK, Lab, open_lab
 from crypto_assets_tests.monitoring.prometheus import parsed
 from crypto_assets_tests.webhook import Webhook, open_webhook
 

@@ -23,8 +23,7 @@ from crypto_assets.settings import SettingsError, load_settings
 from crypto_assets.tables import TABLES
 from crypto_assets.warehouse.publishing import publish_run
 from crypto_assets.warehouse.session import open_warehouse, warehouse_lock
-from crypto_assets_tests.conftest import WEEK
-from crypto_assets_tests.lab import NOON, Lab
+from crypto_assets_tests.lab import NOON, WEEK, Lab
 from crypto_assets_tests.monitoring.prometheus import parsed
 from crypto_assets_tests.operations.commands import Done, call, spawn
 from crypto_assets_tests.webhook import Webhook, open_webhook
