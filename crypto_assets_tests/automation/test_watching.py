@@ -445,12 +445,11 @@ def test_what_was_found_is_looked_for_again_when_something_new_is_published(watc
     assert fresh.findings == []
 
 
-def test_a_sandbox_whose_schedules_are_off_is_not_watched_by_default(
+def test_a_home_whose_schedules_are_off_is_not_watched_by_default(
     tmp_path: Path, market: Market
 ) -> None:
     with open_lab(tmp_path, market, **WEEK, schedules={"enabled": False}) as lab:
         definitions = build_definitions(lab.settings)
-        assert {
-            sensor.name: sensor.default_status.value
-            for sensor in definitions.get_repository_def().sensor_defs
-        } == dict.fromkeys(["stale_days", "healing", "watch"], "STOPPED")
+        for name in ("stale_days", "healing", "watch"):
+            sensor = definitions.resolve_sensor_def(name)
+            assert sensor.default_status is dg.DefaultSensorStatus.STOPPED
