@@ -1,13 +1,16 @@
 """What all tests share."""
 
 import os
+import shutil
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 
 import pytest
 
 from crypto_assets.sandbox import Market
-from crypto_assets_tests.lab import Lab, open_lab
+from crypto_assets.tables import TABLES
+from crypto_assets_tests.lab import NOON, WEEK, Lab, open_lab
 
 
 @pytest.fixture(autouse=True)
@@ -29,4 +32,21 @@ def market() -> Market:
 def lab(tmp_path: Path, market: Market) -> Iterator[Lab]:
     """A lab with ten coins on the unlimited plan."""
     with open_lab(tmp_path, market) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def week_home(tmp_path_factory: pytest.TempPathFactory, market: Market) -> Path:
+    """A home from its first day, 2026-03-02, to the running one, filled once; not to be changed."""
+    home = tmp_path_factory.mktemp("week")
+    with open_lab(home, market, **WEEK) as made:
+        assert made.run(list(TABLES), date(2026, 3, 2), NOON.date()).succeeded
+    return home
+
+
+@pytest.fixture
+def week(week_home: Path, tmp_path: Path, market: Market) -> Iterator[Lab]:
+    """A lab on a copy of it."""
+    home = shutil.copytree(week_home, tmp_path / "home", symlinks=True)
+    with open_lab(home, market, **WEEK) as opened:
         yield opened

@@ -18,6 +18,8 @@ from crypto_assets.warehouse.warehouse import Warehouse
 
 NOON = datetime(2026, 3, 10, 12, 20)
 """Where a lab's clock stands unless told otherwise: a Tuesday, everything of Monday is final."""
+WEEK = {"history": {"start": "2026-03-02"}, "universe": {"tracked": 5}}
+"""Settings of the home that the fixture `week_home` fills."""
 
 
 class Lab:

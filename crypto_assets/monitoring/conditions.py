@@ -48,12 +48,13 @@ def _failed_runs(health: Health, settings: Settings) -> Iterator[Condition]:
 def _failed_checks(health: Health, settings: Settings) -> Iterator[Condition]:
     told = set()
     if health.publication.withheld_by:
+        why = withheld(health.publication)
         for failed in health.publication.withheld_by:
             told.add(f"{failed.table}.{failed.check}")
             yield Condition(
                 f"check:{failed.table}.{failed.check}",
                 f"{failed.table} fails its check {failed.check}",
-                withheld(health.publication).capitalize() + ".",
+                f"{why[0].upper()}{why[1:]}.",
                 "Readers keep the last good version. Look at the rows the check shows, then "
                 "materialize these days again.",
                 _checks_of(failed.table, settings),
