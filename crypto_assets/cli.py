@@ -55,9 +55,12 @@ def main() -> None:
     except (SettingsError, OperationError) as error:
         _end(str(error))
     except Exception as error:
+        from crypto_assets.monitoring.alerts import AlertsError
+        from crypto_assets.monitoring.attempts import AttemptsError
+        from crypto_assets.providers.usage import UsageError
         from crypto_assets.warehouse.errors import WarehouseError
 
-        if not isinstance(error, WarehouseError):
+        if not isinstance(error, (WarehouseError, AlertsError, AttemptsError, UsageError)):
             raise
         _end(str(error))
 
@@ -608,9 +611,10 @@ def _print_status(console: "Console", found: "Survey") -> None:
     ]
     _print_rows(console, [*names, "failed checks"], rows)
     published = health.publication
-    console.print(
-        f"Version {published.version} was published at {_minute(published.published_at)}."
-    )
+    if published.version:
+        console.print(
+            f"Version {published.version} was published at {_minute(published.published_at)}."
+        )
     if health.is_behind and not published.withheld_by:
         console.print("The warehouse has changed since; the end of the next run publishes it.")
     _print_missing(console, health.missing)

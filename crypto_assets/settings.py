@@ -314,7 +314,7 @@ class HealingSettings(_Section):
     enabled: bool = Field(True, description="Whether the sensor `healing` asks for it.")
     days_a_run: Number = Field(30, ge=1, le=366, description="Days that one such run covers.")
     tries: Number = Field(
-        8, ge=1, le=50, description="How often a day is asked for before it is given up."
+        10, ge=1, le=50, description="How often a day is asked for before it is given up."
     )
 
 

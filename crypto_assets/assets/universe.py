@@ -13,9 +13,9 @@ import pandas as pd
 from crypto_assets.periods import HOUR, close_of, days, is_final, midnight
 from crypto_assets.providers.coingecko_frames import MarketsPage
 from crypto_assets.providers.routes import SNAPSHOT_KEPT
-from crypto_assets.tables import MARKET_CAPS, Table
+from crypto_assets.tables import Table
 from crypto_assets.warehouse.gaps import gap_days_sql
-from crypto_assets.warehouse.rules import SNAPSHOT_CLOSE_OUTSIDE_CANDLE
+from crypto_assets.warehouse.rules import DOUBTED
 from crypto_assets.warehouse.session import quoted
 from crypto_assets.warehouse.sqls import day_of
 from crypto_assets.warehouse.warehouse import Warehouse
@@ -37,14 +37,6 @@ WHERE date BETWEEN $first AND $last OR date = before OR date = after
 GROUP BY date
 """
 
-
-DOUBTED_CLOSES = f"""
-SELECT close.coin_id, close.date FROM market_caps AS close
-JOIN ohlc_daily AS candle ON candle.date = close.date AND candle.coin_id = close.coin_id
-WHERE {SNAPSHOT_CLOSE_OUTSIDE_CANDLE}
-"""
-"""A query of the closes that a snapshot told and a candle contradicts: coin_id, date. The history
-has the last word on them."""
 
 # By day: its coins, and whether they were chosen in time (None where only gaps are stored).
 Stored = dict[date, tuple[frozenset[str], bool | None]]
@@ -151,8 +143,8 @@ def unsettled(
 
     With each day comes when the provider last told something of it, if it did. A day is settled
     once all its rows are final and some were observed after its close; candles from `exact_from`
-    on have to be exact ones too, and a close that a snapshot told must not contradict its candle.
-    Days that `fresh` says are as good as new are left out.
+    on have to be exact ones too, and no other rows may contradict them (`rules.doubts`). Days that
+    `fresh` says are as good as new are left out.
     """
     pairs = pd.DataFrame(
         [(day, coin) for day, tracked in wanted.items() for coin in tracked.coins],
@@ -166,7 +158,8 @@ def unsettled(
     if table.has_exactness and exact_from:
         exact = f"AND (bool_and(exactness = 'exact') OR max({day}) < $exact_from)"
         values["exact_from"] = exact_from
-    doubted = DOUBTED_CLOSES if table is MARKET_CAPS else f"{DOUBTED_CLOSES} LIMIT 0"
+    doubted = DOUBTED.get(table.name)
+    trusted = f"AND (coin_id, CAST(pairs.day AS DATE)) NOT IN ({doubted})" if doubted else ""
     with warehouse.session(f"planning {table.name}") as connection:
         connection.register("pairs", pairs)
         left = connection.execute(
@@ -186,7 +179,7 @@ def unsettled(
             SELECT pairs.coin_id, CAST(pairs.day AS DATE),
                 greatest(stored.observed_at, absent.checked_at), coalesce(is_missing, false)
             FROM pairs LEFT JOIN stored USING (coin_id, day) LEFT JOIN absent USING (coin_id, day)
-            WHERE NOT (coalesce(is_settled, false) AND (coin_id, pairs.day) NOT IN ({doubted}))
+            WHERE NOT (coalesce(is_settled, false) {trusted})
                 AND NOT coalesce(is_hopeless, false)
             ORDER BY ALL""",
             values,

@@ -4,7 +4,7 @@ Told by the stored rows and gaps, so that it does not matter how they came to be
 """
 
 import calendar
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
@@ -14,24 +14,26 @@ import dagster as dg
 
 from crypto_assets.assets.planning import fetch_plan
 from crypto_assets.assets.platform import Platform
-from crypto_assets.assets.universe import DOUBTED_CLOSES
 from crypto_assets.automation.schedules import range_tags
 from crypto_assets.checks.freshness import freshness
 from crypto_assets.monitoring.attempts import Attempts, Memory, Place
 from crypto_assets.monitoring.runs import unfinished_runs
-from crypto_assets.periods import DAY, days
+from crypto_assets.periods import DAY, days, midnight
 from crypto_assets.providers import coingecko, routes
 from crypto_assets.settings import Settings
-from crypto_assets.tables import COIN_LIST, MARKET_CAPS, Table, partitioned
+from crypto_assets.tables import COIN_LIST, TABLES, Table, partitioned
 from crypto_assets.warehouse.errors import WarehouseError
 from crypto_assets.warehouse.gaps import gap_days_sql
+from crypto_assets.warehouse.rules import DOUBTED
 from crypto_assets.warehouse.staleness import SETTLING, impatient
 
 if TYPE_CHECKING:
     from crypto_assets.automation.jobs import AssetJob
 
 _FIRST_PAUSE = timedelta(hours=1)
-_LONGEST_PAUSE = timedelta(hours=12)
+_LONGEST_PAUSE = timedelta(hours=24)
+# Tables whose provider counts credits.
+_COSTING = frozenset({COIN_LIST.name, *routes.ROUTES})
 
 
 @dataclass(frozen=True)
@@ -74,24 +76,26 @@ def request_for_missing_days(settings: Settings) -> dg.RunRequest | dg.SkipReaso
         platform.warehouse = impatient(platform.warehouse)
         try:
             asked_at = needed_places(platform, now)
-            lists = _late_lists(platform, now)
+            known = _settled(memory, asked_at, settings.healing.tries)
+            due = [place for place, at in asked_at.items() if _is_due(known.get(place), at, now)]
+            if not due:
+                return dg.SkipReason(
+                    f"Nothing is due; {len(asked_at)} day(s) wait or were given up."
+                )
+            wanted = _affordable(platform, due, now)
         except WarehouseError as error:
             return dg.SkipReason(str(error))
-        known = _settled(memory, asked_at, settings.healing.tries)
-        due = [place for place in asked_at if _is_due(known.get(place), now)]
-        wanted = _newest(due, settings.healing.days_a_run)
-        if wanted is None and not lists:
-            waiting = len(asked_at) - len(due)
-            return dg.SkipReason(f"Nothing is due; {waiting} day(s) wait or were given up.")
-        today = now.date()
-        wanted = wanted or Wanted(today, today, (), ())
-        too_dear = _beyond_pace(platform, wanted, now)
-        if too_dear:
-            return dg.SkipReason(too_dear)
+        if isinstance(wanted, str):
+            return dg.SkipReason(wanted)
+        # What nobody answered was no try.
+        memory.settle(
+            [p for p in wanted.places if p in known and not _was_answered(known[p], asked_at[p])],
+            given_up=(),
+        )
         memory.note(wanted.places, now)
     return dg.RunRequest(
-        run_key=f"{wanted.first} {wanted.last} {wanted.tables} {lists} {now:%Y-%m-%d %H:%M:%S}",
-        asset_selection=[dg.AssetKey(name) for name in (*lists, *wanted.tables)],
+        run_key=f"{wanted.first} {wanted.last} {wanted.tables} {now:%Y-%m-%d %H:%M:%S}",
+        asset_selection=[dg.AssetKey(name) for name in wanted.tables],
         tags=range_tags(wanted.first, wanted.last),
     )
 
@@ -99,9 +103,9 @@ def request_for_missing_days(settings: Settings) -> dg.RunRequest | dg.SkipReaso
 def needed_places(platform: Platform, now: datetime) -> dict[Place, datetime | None]:
     """Return the days of fetched tables that lack something they could have by now.
 
-    With each comes when the provider last told something of it. A day with a doubted close lacks
-    its history's word. A day is left to the schedules until they had their turn. What the plan
-    does not reach, or the provider has not, is not there.
+    With each comes when the provider last told something of it. A day that other rows contradict
+    lacks the provider's last word. A day is left to the schedules until they had their turn. What
+    the plan does not reach, or the provider has not, is not there.
     """
     with platform.warehouse.session("looking for missing days") as connection:
         told = {
@@ -113,7 +117,13 @@ def needed_places(platform: Platform, now: datetime) -> dict[Place, datetime | N
         approximate = connection.execute(
             f"SELECT DISTINCT table_name, day FROM ({gap_days_sql()}) WHERE state = 'approximate'"
         ).fetchall()
-        doubted = {day for _, day in connection.execute(DOUBTED_CLOSES).fetchall()}
+        doubted = {
+            (name, day)
+            for name, sql in DOUBTED.items()
+            for _, day in connection.execute(sql).fetchall()
+        }
+        # No later day would bring it by itself.
+        is_list_late = freshness(connection, platform.settings, now)[COIN_LIST.name].is_late
     found: dict[Place, datetime | None] = {}
     for table in partitioned():
         if table.derived:
@@ -121,12 +131,14 @@ def needed_places(platform: Platform, now: datetime) -> dict[Place, datetime | N
         reach = _reach(platform, table, now)
         for day in days(*reach):
             is_final, asked_at = told.get((table.name, day), (False, None))
-            if not is_final or (table is MARKET_CAPS and day in doubted):
+            if not is_final or (table.name, day) in doubted:
                 found[table.name, day] = asked_at
         exact_from = _exact_from(platform, table)
         for name, day in approximate:
             if name == table.name and exact_from and max(exact_from, reach[0]) <= day <= reach[1]:
                 found[name, day] = told.get((name, day), (False, None))[1]
+    if is_list_late:
+        found[COIN_LIST.name, now.date()] = None
     return found
 
 
@@ -142,13 +154,6 @@ def _exact_from(platform: Platform, table: Table) -> date | None:
     if not table.has_exactness:
         return None
     return routes.exact_from(table.name, platform.plan)
-
-
-def _late_lists(platform: Platform, now: datetime) -> tuple[str, ...]:
-    """Return the tables without days that are late: no later day would bring them by itself."""
-    with platform.warehouse.session("looking for late lists") as connection:
-        late = freshness(connection, platform.settings, now)[COIN_LIST.name].is_late
-    return (COIN_LIST.name,) if late else ()
 
 
 def _settled(
@@ -177,47 +182,56 @@ def _was_answered(attempts: Attempts, asked_at: datetime | None) -> bool:
     return asked_at is not None and asked_at >= attempts.first_at
 
 
-def _is_due(known: Attempts | None, now: datetime) -> bool:
-    """Tell whether to ask now: at once, then after 1, 2, 4… hours, at most 12."""
+def _is_due(known: Attempts | None, asked_at: datetime | None, now: datetime) -> bool:
+    """Tell whether to ask now: at once, then after 1, 2, 4… hours, at most 24.
+
+    Where nobody answered, after an hour: an outage may be over.
+    """
     if known is None:
         return True
     if known.is_given_up:
         return False
-    pause = min(_FIRST_PAUSE * 2 ** min(known.tries - 1, 10), _LONGEST_PAUSE)
+    doublings = min(known.tries - 1, 10) if _was_answered(known, asked_at) else 0
+    pause = min(_FIRST_PAUSE * 2**doublings, _LONGEST_PAUSE)
     # A clock that was set back must not stop it for good.
     return not timedelta(0) <= now - known.last_at < pause
 
 
-def _newest(due: Sequence[Place], days_a_run: int) -> Wanted | None:
-    if not due:
-        return None
+def _affordable(platform: Platform, due: Sequence[Place], now: datetime) -> Wanted | str:
+    """Return what to ask for: the newest days, or what of all costs nothing; else why not."""
+    days_a_run = platform.settings.healing.days_a_run
+    wanted = _newest(due, days_a_run)
+    too_dear = _beyond_pace(platform, wanted, now)
+    if too_dear is None:
+        return wanted
+    free = [place for place in due if place[0] not in _COSTING]
+    return _newest(free, days_a_run) if free else too_dear
+
+
+def _newest(due: Sequence[Place], days_a_run: int) -> Wanted:
     last = max(day for _, day in due)
     within = tuple(place for place in due if place[1] > last - days_a_run * DAY)
     first = min(day for _, day in within)
-    return Wanted(first, last, _in_order({table for table, _ in within}), within)
-
-
-def _in_order(names: Iterable[str]) -> tuple[str, ...]:
-    chosen = set(names)
-    return tuple(table.name for table in partitioned() if table.name in chosen)
+    named = {table for table, _ in within}
+    return Wanted(first, last, tuple(name for name in TABLES if name in named), within)
 
 
 def _beyond_pace(platform: Platform, wanted: Wanted, now: datetime) -> str | None:
     """Return why the run would take credits that the schedules need; else None.
 
-    The month's credits are for its days in equal parts; healing takes what was left of those gone
-    by.
+    The month's credits are for all of it alike; healing takes what was left of the time gone by.
     """
     limit = platform.plan.credits_per_month
     if limit is None:
         return None
     cost = fetch_plan(platform, wanted.tables, wanted.first, wanted.last, now).credits
     used = platform.usage.month(coingecko.PROVIDER, now.date()).credits
-    month_days = calendar.monthrange(now.year, now.month)[1]
-    pace = limit * now.day // month_days
+    begin = midnight(now.date().replace(day=1))
+    month = timedelta(days=calendar.monthrange(now.year, now.month)[1])
+    pace = int(limit * ((now - begin) / month))
     if not cost or used + cost <= pace:
         return None
     return (
         f"Healing {wanted.first} to {wanted.last} takes {cost:,} credits; {used:,} are used and "
-        f"up to day {now.day} of the month {pace:,} of {limit:,} may be."
+        f"by now {pace:,} of the month's {limit:,} may be."
     )

@@ -3,26 +3,29 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from datetime import date, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from crypto_assets import periods
 from crypto_assets.automation.jobs import JOB_TAG, REFRESHES
 from crypto_assets.automation.maintenance import BACKUP, HOUSEKEEPING
 from crypto_assets.checks.freshness import FRESH, freshness_result
 from crypto_assets.monitoring.alerts import AlertBook, Message
 from crypto_assets.monitoring.channels import channels
 from crypto_assets.monitoring.condition import Condition
-from crypto_assets.monitoring.conditions import UNDELIVERED, conditions
+from crypto_assets.monitoring.conditions import UNDELIVERED, conditions, unreadable
 from crypto_assets.monitoring.daemons import Seen, observe
 from crypto_assets.monitoring.findings import Finding
 from crypto_assets.monitoring.health import TWO_DAEMONS, Health, examine
+from crypto_assets.monitoring.looking import SeriesDay, hopeless_days
 from crypto_assets.monitoring.metrics import write_metrics
 from crypto_assets.monitoring.report import report, write_report
 from crypto_assets.monitoring.runs import BY_HAND
 from crypto_assets.settings import Settings
+from crypto_assets.warehouse.errors import WarehouseError
 from crypto_assets.warehouse.publishing import read_state
 
 if TYPE_CHECKING:
@@ -54,7 +57,7 @@ def build_watch_sensor(settings: Settings, job_names: Sequence[str]) -> dg.Senso
             return dg.SensorResult(
                 skip_reason=f"{len(book.since())} thing(s) are wrong, {book.undelivered()} "
                 "message(s) wait for their channel.",
-                asset_events=list(_changed_freshness(health, book)),
+                asset_events=list(_changed_freshness(health, book)) if health else [],
             )
 
     return watch_sensor
@@ -62,17 +65,28 @@ def build_watch_sensor(settings: Settings, job_names: Sequence[str]) -> dg.Senso
 
 def look_after(
     settings: Settings, instance: dg.DagsterInstance, job_names: Sequence[str], book: AlertBook
-) -> Health:
-    """Look at the home; tell what is wrong since the last look, and what is over."""
+) -> Health | None:
+    """Look at the home; tell what is wrong since the last look, and what is over.
+
+    Returns none for a home that can't be read, which is told too.
+    """
     _count_daemons(instance, book)
     looked_at = _looked_at(settings)
     known = _known_findings(looked_at, book)
-    health = examine(settings, instance, job_names, known)
+    to = channels(settings.alerts.urls)
+    try:
+        health = examine(settings, instance, job_names, known)
+    except WarehouseError as error:
+        # Nothing that was wrong before can be said to be over.
+        wrong = [unreadable(error, settings)]
+        book.update(wrong, to, settings.clock.now(), is_all=False)
+        book.deliver(to, settings.clock.now())
+        write_metrics(settings.home, None, wrong)
+        return None
     if known is None:
         kept = [asdict(finding) for finding in health.findings]
         book.keep(_FINDINGS, {"of": looked_at, "found": kept})
     wrong = conditions(health, settings)
-    to = channels(settings.alerts.urls)
     book.update([one for one in wrong if _is_told(one, settings)], to, health.at)
     book.deliver(to, health.at)
     write_metrics(settings.home, health, wrong)
@@ -107,19 +121,17 @@ def status_report(
         others = [run for run in health.unfinished_runs if run.job != STATUS_REPORT]
         health = replace(health, unfinished_runs=others)
         missing = _missing(health)
-        healed = [tuple(one) for one in book.recall(_MISSING) or [] if tuple(one) not in missing]
-        healed_days = [(table, series, date.fromisoformat(day)) for table, series, day in healed]
+        newly, healed_days = _healed(settings, book, missing, health.at.date())
         text = report(
             health, conditions(health, settings), book.since(), _ended(instance), healed_days
         )
         write_report(settings.home, text, health.at.date())
-        if settings.alerts.daily_report or healed_days:
+        if settings.alerts.daily_report or newly:
             title = f"crypto_assets: {health.at:%Y-%m-%d}"
             body = text if settings.alerts.daily_report else _digest(healed_days)
             to = channels(settings.alerts.urls)
             book.post(Message("info", title, body), to, health.at)
             book.deliver(to, health.at)
-        book.keep(_MISSING, sorted(missing))
     return text
 
 
@@ -132,7 +144,11 @@ def _is_told(condition: Condition, settings: Settings) -> bool:
 
 def _looked_at(settings: Settings) -> str:
     """Return what findings depend on: the published rows, and which days are the last ones."""
-    return f"{read_state(settings.home).version} {settings.clock.today()}"
+    try:
+        version = read_state(settings.home).version
+    except WarehouseError:
+        return "nothing that can be read"
+    return f"{version} {settings.clock.today()}"
 
 
 def _count_daemons(instance: dg.DagsterInstance, book: AlertBook) -> None:
@@ -145,7 +161,9 @@ def _count_daemons(instance: dg.DagsterInstance, book: AlertBook) -> None:
 
 def _known_findings(looked_at: str, book: AlertBook) -> list[Finding] | None:
     kept = book.recall(_FINDINGS)
-    if kept is None or kept["of"] != looked_at:
+    # Another version of the program may have kept them.
+    names = {field.name for field in fields(Finding)}
+    if kept is None or kept["of"] != looked_at or any(set(f) != names for f in kept["found"]):
         return None
     return [
         Finding(
@@ -176,12 +194,29 @@ def _changed_freshness(health: Health, book: AlertBook) -> Iterator[dg.AssetChec
     book.keep(_LATE, late)
 
 
-def _missing(health: Health) -> set[tuple[str, str, str]]:
+def _missing(health: Health) -> set[SeriesDay]:
     return {
-        (gap.table, gap.series, str(gap.first + timedelta(days=offset)))
+        (gap.table, gap.series, day)
         for gap in health.missing
-        for offset in range((gap.last - gap.first).days + 1)
+        for day in periods.days(gap.first, gap.last)
     }
+
+
+def _healed(
+    settings: Settings, book: AlertBook, missing: set[SeriesDay], today: date
+) -> tuple[list[SeriesDay], list[SeriesDay]]:
+    """Return what was missing at the last report and is there now, and all that is so today."""
+    kept = book.recall(_MISSING) or {"on": "", "healed": [], "missing": []}
+    gone = _series_days(kept["missing"]) - missing
+    newly = gone - set(hopeless_days(settings.home)) if gone else set()
+    earlier = _series_days(kept["healed"]) if kept["on"] == str(today) else set()
+    healed = sorted(newly | earlier)
+    book.keep(_MISSING, {"on": today, "healed": healed, "missing": sorted(missing)})
+    return sorted(newly), healed
+
+
+def _series_days(told: Sequence[Sequence[str]]) -> set[SeriesDay]:
+    return {(table, series, date.fromisoformat(day)) for table, series, day in told}
 
 
 def _digest(healed: Sequence[tuple[str, str, date]]) -> str:

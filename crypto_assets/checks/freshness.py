@@ -30,12 +30,11 @@ _SATURDAY = 5
 
 @dataclass(frozen=True)
 class Freshness:
-    """How far a table reaches (UTC) and how far it should; `due_at` is when it should have."""
+    """How far a table reaches (UTC), and how far it should by now, if anything is due."""
 
     table: str
     reaches: datetime | None
     wanted: datetime | None = None
-    due_at: datetime | None = None
 
     @property
     def is_late(self) -> bool:
@@ -87,7 +86,9 @@ _DEMANDS: dict[str, _Demand] = {
     "ema_signals": _of_running_day("ema_signals"),
     "ohlc_hourly": _Demand(
         "hourly_candles",
-        "SELECT max(open_time) + INTERVAL 1 HOUR FROM ohlc_hourly",
+        # What was seen of an hour while it ran is not its candle.
+        "SELECT max(open_time) + INTERVAL 1 HOUR FROM ohlc_hourly "
+        "WHERE observed_at >= open_time + INTERVAL 1 HOUR",
         # The providers' own copies of candles are half an hour old at times.
         lambda tick: tick.replace(minute=0) - HOUR,
     ),
@@ -100,10 +101,12 @@ _DEMANDS: dict[str, _Demand] = {
     "etf_flows": _Demand(
         "etf_flows",
         # A day on which nobody reports is told like one; weekends are known without asking.
-        "SELECT greatest((SELECT CAST(max(date) AS TIMESTAMP) FROM etf_flows), "
-        f"(SELECT CAST(max(day) AS TIMESTAMP) FROM ({gap_days_sql()}) "
-        "WHERE table_name = 'etf_flows' AND state = 'no_data_at_provider' "
-        "AND reason <> 'weekend'))",
+        # The asset that is furthest behind counts.
+        "SELECT CAST(min(newest) AS TIMESTAMP) FROM (SELECT asset, max(date) AS newest FROM ("
+        "SELECT asset, date FROM etf_flows UNION ALL "
+        f"SELECT series, day FROM ({gap_days_sql()}) WHERE table_name = 'etf_flows' "
+        "AND state = 'no_data_at_provider' AND reason <> 'weekend') "
+        "GROUP BY asset HAVING asset IN (SELECT asset FROM etf_flows))",
         # One trading day of patience: a holiday shows only when a later day is there.
         lambda tick: midnight(_trading_days_before(tick.date(), 2)),
     ),
@@ -132,7 +135,7 @@ def freshness(
         reaches = told[0] if told else None
         is_due = settings.schedules.enabled and tick and began and tick >= began
         found[table] = (
-            Freshness(table, reaches, demand.wanted(tick), latest)
+            Freshness(table, reaches, demand.wanted(tick))
             if tick and is_due
             else Freshness(table, reaches)
         )

@@ -4,16 +4,19 @@ Belongs here: the judgement. Does not belong here: figures (`health`), telling (
 """
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 from crypto_assets.monitoring.condition import Condition
 from crypto_assets.monitoring.health import Health
 from crypto_assets.monitoring.looking import withheld
 from crypto_assets.monitoring.runs import BY_HAND
+from crypto_assets.periods import wall_now
 from crypto_assets.settings import Settings
 
 UNDELIVERED = "alerts"
 """Key of the one condition that no alert can tell of."""
 LOW_DISK_BYTES = 2 * 1024**3
+_PATIENCE = timedelta(hours=3)
 # Shares of the month's credits that are told of.
 _NEARLY_ALL, _ALL = 0.8, 1.0
 
@@ -32,6 +35,17 @@ def conditions(health: Health, settings: Settings) -> list[Condition]:
     return sorted(found, key=lambda condition: not condition.is_error)
 
 
+def unreadable(error: Exception, settings: Settings) -> Condition:
+    """Return what is wrong with a home that can't even be looked at."""
+    return Condition(
+        "home",
+        "the home can't be read",
+        f"{error}.",
+        "Run 'crypto-assets verify', and restore a backup where it finds something broken.",
+        settings.alerts.ui_url,
+    )
+
+
 def _failed_runs(health: Health, settings: Settings) -> Iterator[Condition]:
     for run in health.failed_jobs:
         by_hand = run.job in BY_HAND
@@ -46,29 +60,25 @@ def _failed_runs(health: Health, settings: Settings) -> Iterator[Condition]:
 
 
 def _failed_checks(health: Health, settings: Settings) -> Iterator[Condition]:
-    told = set()
-    if health.publication.withheld_by:
-        why = withheld(health.publication)
-        for failed in health.publication.withheld_by:
-            told.add(f"{failed.table}.{failed.check}")
-            yield Condition(
-                f"check:{failed.table}.{failed.check}",
-                f"{failed.table} fails its check {failed.check}",
-                f"{why[0].upper()}{why[1:]}.",
-                "Readers keep the last good version. Look at the rows the check shows, then "
-                "materialize these days again.",
-                _checks_of(failed.table, settings),
-                of_check=True,
-            )
     for finding in health.findings:
-        if finding.key in told:
-            continue
+        if finding.withholds:
+            told = withheld(health.publication)
+            detail = f"{told[:1].upper()}{told[1:]}."
+            advice = (
+                "Readers keep the last good version. Look at the rows the check shows, then "
+                "materialize these days again."
+            )
+        else:
+            detail = (
+                f"{finding.offending_rows} row(s) of {finding.first} to {finding.last}. "
+                f"What should hold: {finding.description}"
+            )
+            advice = "Look at the rows the check shows."
         yield Condition(
             f"check:{finding.key}",
             f"{finding.table} fails its check {finding.check}",
-            f"{finding.offending_rows} row(s) of {finding.first} to {finding.last}. "
-            f"What should hold: {finding.description}",
-            "Look at the rows the check shows.",
+            detail,
+            advice,
             _checks_of(finding.table, settings),
             is_error=finding.is_error,
             of_check=True,
@@ -76,8 +86,8 @@ def _failed_checks(health: Health, settings: Settings) -> Iterator[Condition]:
 
 
 def _late_tables(health: Health, settings: Settings) -> Iterator[Condition]:
-    if health.publication.withheld_by:
-        return  # what is withheld is late for a reason that is told already
+    if health.publication.withheld_by or _is_under_way(health):
+        return  # for a reason that is told already, or it is just coming
     for late in health.freshness.values():
         if late.is_late:
             yield Condition(
@@ -88,6 +98,11 @@ def _late_tables(health: Health, settings: Settings) -> Iterator[Condition]:
                 "('crypto-assets status').",
                 f"{settings.alerts.ui_url}/assets/{late.table}",
             )
+
+
+def _is_under_way(health: Health) -> bool:
+    """Tell whether a run may be bringing what is late; one that hangs is not waited for."""
+    return any(wall_now() - run.since < _PATIENCE for run in health.unfinished_runs)
 
 
 def _budget(health: Health, settings: Settings) -> Iterator[Condition]:

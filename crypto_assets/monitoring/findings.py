@@ -6,6 +6,7 @@ from datetime import date, timedelta
 import duckdb
 
 from crypto_assets.warehouse.audit import count_offenders
+from crypto_assets.warehouse.publishing import Publication
 from crypto_assets.warehouse.rules import all_rules
 
 # A row this old has been looked at by a fortnight of reports.
@@ -23,11 +24,31 @@ class Finding:
     offending_rows: int
     first: date
     last: date
+    withholds: bool = False
+    """Whether it keeps what was written from being published."""
 
     @property
     def key(self) -> str:
         """What names the same finding again."""
         return f"{self.table}.{self.check}"
+
+
+def withholding(publication: Publication) -> list[Finding]:
+    """Return the broken rules that withhold a publication: not of the published rows."""
+    described = {(rule.table, rule.name): rule.description for rule in all_rules()}
+    return [
+        Finding(
+            failed.table,
+            failed.check,
+            True,
+            described.get((failed.table, failed.check), ""),
+            failed.offending_rows,
+            failed.first,
+            failed.last,
+            withholds=True,
+        )
+        for failed in publication.withheld_by
+    ]
 
 
 def findings(connection: duckdb.DuckDBPyConnection, today: date) -> list[Finding]:

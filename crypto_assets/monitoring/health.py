@@ -15,8 +15,13 @@ from crypto_assets.assets.platform import Platform
 from crypto_assets.checks.freshness import Freshness, freshness
 from crypto_assets.monitoring.alerts import AlertBook
 from crypto_assets.monitoring.attempts import Memory, Place, given_up
-from crypto_assets.monitoring.findings import Finding, findings
-from crypto_assets.monitoring.looking import Missing, TableState, missing_days, table_states
+from crypto_assets.monitoring.findings import Finding, findings, withholding
+from crypto_assets.monitoring.looking import (
+    Missing,
+    TableState,
+    missing_days,
+    table_states,
+)
 from crypto_assets.monitoring.runs import BY_HAND, RunState, failed_jobs, unfinished_runs
 from crypto_assets.providers.coingecko import PROVIDER
 from crypto_assets.settings import Settings
@@ -97,6 +102,7 @@ def examine(
         given_up=_given_up(settings),
         undelivered=undelivered,
         has_two_daemons=has_two_daemons,
+        findings=withholding(publication),
     )
     if publication.version == 0:
         return health
@@ -104,9 +110,9 @@ def examine(
         health.tables.extend(table_states(connection, now))
         health.missing.extend(missing_days(connection, health.tables, now))
         health.freshness.update(freshness(connection, settings, now))
-        health.findings.extend(
-            findings(connection, now.date()) if known_findings is None else known_findings
-        )
+        found = findings(connection, now.date()) if known_findings is None else known_findings
+        known = {finding.key for finding in health.findings}
+        health.findings.extend(finding for finding in found if finding.key not in known)
     return health
 
 

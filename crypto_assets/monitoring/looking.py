@@ -12,6 +12,7 @@ from crypto_assets.tables import TABLES
 from crypto_assets.warehouse import publishing
 from crypto_assets.warehouse.coverage import unfinished_closed_days, untold_days
 from crypto_assets.warehouse.errors import WarehouseError
+from crypto_assets.warehouse.gaps import gap_days_sql
 from crypto_assets.warehouse.reading import connect
 from crypto_assets.warehouse.session import quoted
 from crypto_assets.warehouse.sqls import day_of
@@ -29,6 +30,9 @@ class TableState:
     unfinished: int = 0
     """Closed days since the first one that are due and not final."""
 
+
+SeriesDay = tuple[str, str, date]
+"""A table, one of its series, a day."""
 
 EVERY_SERIES = "(all)"
 
@@ -61,6 +65,15 @@ def look(home: Path, now: datetime) -> HomeState:
         tables = table_states(connection, now)
         missing = missing_days(connection, tables, now)
     return HomeState(tables, missing, publication, publishing.is_behind(home))
+
+
+def hopeless_days(home: Path) -> list[SeriesDay]:
+    """Return the days of series that no provider has."""
+    with connect(home) as connection:
+        return connection.execute(
+            f"SELECT table_name, series, day FROM ({gap_days_sql()}) "
+            "WHERE state = 'no_data_at_provider'"
+        ).fetchall()
 
 
 def read_publication(home: Path) -> publishing.Publication:

@@ -6,26 +6,35 @@ from pathlib import Path
 
 from crypto_assets.monitoring.condition import Condition
 from crypto_assets.monitoring.health import Health
+from crypto_assets.periods import wall_now
 
 FILE_NAME = "metrics.prom"
 
 
-def metrics(health: Health, wrong: list[Condition]) -> str:
-    """Return the figures as text; times are UNIX seconds."""
-    return "\n".join(_lines(health, wrong)) + "\n"
+def metrics(health: Health | None, wrong: list[Condition]) -> str:
+    """Return the figures as text; times are UNIX seconds. Without health, only what is wrong."""
+    made_at = health.at if health else wall_now()
+    lines = [*_of_conditions(wrong, made_at), *(_lines(health) if health else ())]
+    return "\n".join(lines) + "\n"
 
 
-def write_metrics(home: Path, health: Health, wrong: list[Condition]) -> None:
+def write_metrics(home: Path, health: Health | None, wrong: list[Condition]) -> None:
     """Write the figures into the home, whole or not at all."""
     temporary = home / f"{FILE_NAME}.new"
     temporary.write_text(metrics(health, wrong), encoding="utf-8")
     temporary.replace(home / FILE_NAME)
 
 
-def _lines(health: Health, wrong: list[Condition]) -> Iterator[str]:
+def _of_conditions(wrong: list[Condition], made_at: datetime) -> Iterator[str]:
+    yield from _metric(
+        "looked_at_seconds", "When these figures were made, UNIX time.", {(): _seconds(made_at)}
+    )
     errors = sum(condition.is_error for condition in wrong)
     yield from _metric("errors", "Conditions that say: do not trust it now.", {(): errors})
     yield from _metric("warnings", "Conditions to look at some time.", {(): len(wrong) - errors})
+
+
+def _lines(health: Health) -> Iterator[str]:
     tables = health.tables
     by_table = [(("table", table.name),) for table in tables]
     for name, help_text, values in (

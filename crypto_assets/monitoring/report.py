@@ -39,7 +39,9 @@ def write_report(home: Path, text: str, day: date) -> Path:
     folder = home / FOLDER
     folder.mkdir(exist_ok=True)
     path = folder / f"status-{day}.md"
-    path.write_text(text, encoding="utf-8")
+    temporary = path.with_suffix(".new")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
     return path
 
 

@@ -24,13 +24,19 @@ class Survey:
 
     @property
     def is_fine(self) -> bool:
-        """Whether nothing but warnings is wrong."""
-        return not any(condition.is_error for condition in self.wrong)
+        """Whether something is published, and nothing but warnings is wrong."""
+        is_wrong = any(condition.is_error for condition in self.wrong)
+        return self.health.publication.version > 0 and not is_wrong
 
     @property
     def sentences(self) -> list[str]:
         """What is wrong, what runs, what was used, and the verdict."""
         health, credits = self.health, self.health.credits
+        if health.publication.version == 0:
+            return [
+                "Nothing has been published yet: run 'crypto-assets refresh'.",
+                *self._problems,
+            ]
         limit = f" of {credits.limit:,}" if credits.limit is not None else ""
         said = [f"{run.job}: {run.status.lower()}" for run in health.unfinished_runs]
         if health.given_up:
@@ -39,16 +45,22 @@ class Survey:
             f"CoinGecko, {health.at:%B %Y}: {credits.calls:,} calls, {credits.used:,}{limit} "
             f"credits (plan '{credits.plan}')."
         )
-        for one in self.wrong:
-            kind = "ERROR" if one.is_error else "WARN"
-            said.append(f"{kind}: {one.title}. {one.detail} {one.advice}")
+        said += self._problems
         said.append("All is well." if self.is_fine else "Not to be trusted until that is mended.")
         return said
 
+    @property
+    def _problems(self) -> list[str]:
+        kinds = {True: "ERROR", False: "WARN"}
+        return [
+            f"{kinds[one.is_error]}: {one.title}. {one.detail} {one.advice}" for one in self.wrong
+        ]
+
 
 def survey(settings: Settings) -> Survey:
-    """Look at a home. Raises `WarehouseError` when nothing was published yet."""
-    read_publication(settings.home)
+    """Look at a home. Raises `WarehouseError` where nothing ever ran."""
+    if not (settings.home / "dagster").exists():
+        read_publication(settings.home)
     with home.open_instance(settings) as instance:
         health = examine(settings, instance, job_names())
     book = AlertBook(settings.home)

@@ -221,11 +221,6 @@ def test_two_who_notice_the_same_at_once_tell_it_once(tmp_path: Path, hook: Webh
     assert books[0].undelivered() == 2
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="deliver() reads, sends and only then marks: the watch sensor and the report's job "
-    "send the same message twice when they meet",
-)
 def test_two_who_deliver_at_once_tell_it_once(tmp_path: Path) -> None:
     first, second = AlertBook(tmp_path), AlertBook(tmp_path)
     with open_webhook() as hook:
@@ -243,7 +238,6 @@ def test_two_who_deliver_at_once_tell_it_once(tmp_path: Path) -> None:
         assert told(hook) == ["crypto_assets: a is wrong"]
 
 
-@pytest.mark.xfail(strict=True, reason="the same URL twice in alerts.urls: everything twice")
 def test_a_url_that_is_in_the_settings_twice_is_one_channel(book: AlertBook, hook: Webhook) -> None:
     look(book, [wrong("a")], [hook, hook])
     assert told(hook) == ["crypto_assets: a is wrong"]
@@ -256,11 +250,6 @@ class Limited(Channel):
         return len(body) <= 2000 and super().send(title, body, kind)  # type: ignore[arg-type]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="what waits is sent as one message without a limit: one that is too long for the "
-    "service (Discord 2,000, Telegram 4,096 characters) blocks the channel for a week",
-)
 def test_a_report_that_is_too_long_for_a_channel_does_not_keep_alerts_from_it(
     book: AlertBook, hook: Webhook
 ) -> None:

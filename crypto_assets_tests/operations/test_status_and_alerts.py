@@ -234,9 +234,6 @@ def test_a_withheld_publication_is_an_error_and_the_last_good_rows_are_shown(hom
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(
-    strict=True, reason="failed checks of tables are those of the published rows alone"
-)
 def test_the_check_that_withholds_is_a_failed_check_of_its_table(home: Path) -> None:
     break_rule(home)
     assert tree(home, code=1)["tables"]["fear_greed"]["failed_checks"] == ["source_fits_home"]
@@ -272,10 +269,6 @@ def test_a_withheld_first_publication_is_told(lab: Lab) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(
-    strict=True,
-    reason="status ends before it looks at the runs: why the first refresh failed is not told",
-)
 def test_a_home_whose_first_run_failed_says_why(lab: Lab) -> None:
     at(lab.home, NOON)
     add_run(lab.home, dg.DagsterRunStatus.FAILURE, "market_refresh")
@@ -283,9 +276,6 @@ def test_a_home_whose_first_run_failed_says_why(lab: Lab) -> None:
     assert "the job market_refresh fails" in done.out + done.err
 
 
-@pytest.mark.xfail(
-    strict=True, reason="main() does not know AlertsError, AttemptsError and UsageError"
-)
 @pytest.mark.parametrize("file", ["alerts.sqlite", "healing.sqlite"])
 def test_a_file_that_cannot_be_read_is_one_sentence(home: Path, file: str) -> None:
     (home / file).write_text("no database at all, but long enough to be read as one")

@@ -6,7 +6,7 @@ from crypto_assets.warehouse.rules.rule import Rule
 from crypto_assets.warehouse.session import quoted
 from crypto_assets.warehouse.sqls import day_of
 
-_DAYS_AGREE_WITH_HOURS = Rule(
+DAYS_AGREE_WITH_HOURS = Rule(
     "ohlc_hourly",
     "hours_agree_with_day",
     "Exact hours of a whole day span the exact candle of the day.",
@@ -99,7 +99,7 @@ _HOURS_MOVE = Rule(
 )
 
 RULES = (
-    _DAYS_AGREE_WITH_HOURS,
+    DAYS_AGREE_WITH_HOURS,
     _no_silent_holes(OHLC_DAILY),
     # A free plan, for however long it was in force, has brought headline coins only.
     _no_silent_holes(OHLC_HOURLY, nearby_days=7),

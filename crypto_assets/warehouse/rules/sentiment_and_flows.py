@@ -81,7 +81,7 @@ _NO_WEEKEND_ROWS = Rule(
 _LOOK_BACK_DAYS = 21
 
 # Days in doubt are no reporting days: small funds are often a day late.
-_ACTIVE_FUNDS_REPORT = Rule(
+ACTIVE_FUNDS_REPORT = Rule(
     "etf_flows",
     "active_funds_report",
     "A fund that reported on each of the five reporting days before reports on a final day too.",
@@ -109,7 +109,7 @@ _ACTIVE_FUNDS_REPORT = Rule(
     is_error=False,
 )
 
-_FUNDS_ARE_KNOWN = Rule(
+FUNDS_ARE_KNOWN = Rule(
     "etf_flows",
     "funds_are_known",
     "Each row is of a fund that is known, and not from before its first day: a new ticker may be "
@@ -122,4 +122,4 @@ _FUNDS_ARE_KNOWN = Rule(
     is_error=False,
 )
 
-RULES = (_INDEX_HAS_NO_HOLES, _NO_WEEKEND_ROWS, _ACTIVE_FUNDS_REPORT, _FUNDS_ARE_KNOWN)
+RULES = (_INDEX_HAS_NO_HOLES, _NO_WEEKEND_ROWS, ACTIVE_FUNDS_REPORT, FUNDS_ARE_KNOWN)
