@@ -1,6 +1,5 @@
 """What is missing is asked for again: what, in which order, how often, and at what price."""
 
-import calendar
 import sqlite3
 import time
 from contextlib import closing
@@ -304,7 +303,7 @@ def test_healing_leaves_the_running_day_its_share_of_the_budget(week: Lab) -> No
     # The list of coins takes one, the histories of five coins too much.
     assert asked(week).tables == {"coin_list"}
     use(week, 3_012)
-    assert "Healing 2026-03-31 to 2026-03-31 takes" in skipped(week)
+    assert asked(week).tables <= {"fear_greed", "etf_flows"}
 
 
 def test_what_costs_no_credit_is_healed_when_all_are_used(week: Lab) -> None:
@@ -328,7 +327,7 @@ def test_the_price_is_what_the_plan_of_a_backfill_says(week: Lab) -> None:
     lose(week, "market_caps", date(2026, 3, 4), date(2026, 3, 6))
     with closing(Platform(week.settings)) as platform:
         plan = fetch_plan(platform, ["market_caps"], date(2026, 3, 4), date(2026, 3, 6), week.now)
-    pace = 3_100 * 10 // calendar.monthrange(2026, 3)[1]
+    pace = 951  # as above
     use(week, pace - plan.credits + 1)
     assert f"takes {plan.credits} credits" in skipped(week)
     use(week, pace - plan.credits)
@@ -352,8 +351,9 @@ def test_nothing_is_asked_for_while_any_run_has_not_ended(week: Lab, status: str
 
 
 def test_it_is_asked_for_after_1_2_4_8_16_and_then_each_24_hours(week: Lab) -> None:
-    place = ("fear_greed", date(2026, 3, 5))
-    lose(week, *place)
+    place = ("ohlc_daily", date(2026, 3, 5))
+    # The provider answers each time, and has not got it.
+    miss(week, "ohlc_daily", "solana", date(2026, 3, 5), at=datetime(2026, 4, 30))
     assert tries_of(week, place) == 1
     for tries, hours in enumerate((1, 2, 4, 8, 16, 24, 24), start=2):
         start = week.now
@@ -361,6 +361,18 @@ def test_it_is_asked_for_after_1_2_4_8_16_and_then_each_24_hours(week: Lab) -> N
         assert tries_of(week, place) == tries - 1
         week.at(start + hours * HOUR)
         assert tries_of(week, place) == tries
+
+
+def test_where_nobody_answers_it_is_asked_for_each_hour_and_no_try_counts(week: Lab) -> None:
+    place = ("fear_greed", date(2026, 3, 5))
+    lose(week, *place)
+    for _ in range(20):
+        assert tries_of(week, place) == 1
+        week.at(week.now + HOUR - timedelta(seconds=1))
+        assert "fear_greed" not in tables_asked(week)
+        week.at(week.now + timedelta(seconds=1))
+        assert "fear_greed" in tables_asked(week)
+        week.at(week.now + HOUR)
 
 
 def tries_of(lab: Lab, place: tuple[str, date]) -> int:
@@ -452,31 +464,7 @@ def test_real_runs_through_an_outage_give_nothing_up(
         request_for_missing_days(week.settings)
         assert not week.run([table], day).succeeded
         week.at(week.now + 12 * HOUR)
-    assert tries_of(week, (table, day)) == 5
-    with closing(Memory(week.home)) as memory:
-        assert given_up(memory.all()) == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("table", "match"),
-    [("ohlc_daily", {"coin_id": "solana"}), ("etf_flows", {"endpoint": "btc"})],
-)
-def test_real_runs_through_the_outage_of_one_series_give_nothing_up(
-    week: Lab, table: str, match: dict[str, str]
-) -> None:
-    fetch = {"retry_budget_seconds": 0, "max_missing_share": 0.5}
-    week._overrides |= {"healing": {"tries": 2}, "fetch": fetch}
-    day = date(2026, 3, 5)
-    lose(week, table, day)
-    week.server.faults.add({"kind": "status", "code": 503, "match": match})
-    for _ in range(3):
-        request_for_missing_days(week.settings)
-        week.run([table], day)
-        told = week.sql("SELECT series FROM gaps WHERE table_name = ? AND state = 'missing'", table)
-        assert len(told) == 1
-        week.at(week.now + 12 * HOUR)
-    request_for_missing_days(week.settings)
+    assert tries_of(week, (table, day)) == 1
     with closing(Memory(week.home)) as memory:
         assert given_up(memory.all()) == []
 

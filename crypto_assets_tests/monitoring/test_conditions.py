@@ -7,7 +7,7 @@ import pytest
 from crypto_assets.checks.freshness import Freshness
 from crypto_assets.monitoring.condition import Condition
 from crypto_assets.monitoring.conditions import LOW_DISK_BYTES, UNDELIVERED, conditions
-from crypto_assets.monitoring.findings import Finding
+from crypto_assets.monitoring.findings import Finding, withholding
 from crypto_assets.monitoring.health import Credits, Health
 from crypto_assets.monitoring.runs import RunState
 from crypto_assets.settings import validated
@@ -31,7 +31,9 @@ FAILED = RunState("daily_close", "run-1", "FAILURE", NOON, "market_caps: nobody 
 def found(**changes: Any) -> list[Condition]:
     health = replace(FINE, **changes)
     known = withholding(health.publication)
-    return conditions(replace(health, findings=[*known, *health.findings]), SETTINGS)
+    keys = {finding.key for finding in known}
+    others = [finding for finding in health.findings if finding.key not in keys]
+    return conditions(replace(health, findings=[*known, *others]), SETTINGS)
 
 
 def withheld() -> Publication:
