@@ -14,10 +14,11 @@ import dagster as dg
 
 from crypto_assets.assets.planning import fetch_plan
 from crypto_assets.assets.platform import Platform
+from crypto_assets.automation import jobs
 from crypto_assets.automation.schedules import range_tags
 from crypto_assets.checks.freshness import freshness
 from crypto_assets.monitoring.attempts import Attempts, Memory, Place
-from crypto_assets.monitoring.runs import unfinished_runs
+from crypto_assets.monitoring.runs import BY_HAND, unfinished_runs
 from crypto_assets.periods import DAY, days, midnight
 from crypto_assets.providers import coingecko, routes
 from crypto_assets.settings import Settings
@@ -30,6 +31,13 @@ from crypto_assets.warehouse.staleness import SETTLING, impatient
 if TYPE_CHECKING:
     from crypto_assets.automation.jobs import AssetJob
 
+# While one of these runs, what seems to be missing may be just coming.
+_BRINGING = frozenset(
+    {
+        *(jobs.DAILY_CLOSE.name, jobs.ETF_FLOWS.name, jobs.RESTATEMENTS.name, jobs.HEALING.name),
+        *BY_HAND,
+    }
+)
 _FIRST_PAUSE = timedelta(hours=1)
 _LONGEST_PAUSE = timedelta(hours=24)
 # Tables whose provider counts credits.
@@ -58,9 +66,8 @@ def build_healing_sensor(settings: Settings, job: "AssetJob") -> dg.SensorDefini
         default_status=dg.DefaultSensorStatus.RUNNING if is_on else dg.DefaultSensorStatus.STOPPED,
     )
     def healing_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        busy = unfinished_runs(context.instance)
+        busy = [run for run in unfinished_runs(context.instance) if run.job in _BRINGING]
         if busy:
-            # It may be bringing what seems to be missing.
             return dg.SkipReason(f"A run of {busy[0].job} has not ended.")
         return request_for_missing_days(settings)
 

@@ -50,6 +50,13 @@ def open_instance(settings: Settings) -> "dg.DagsterInstance":
     return dg.DagsterInstance.from_config(str(home))
 
 
+def found_history(settings: Settings) -> None:
+    """Create Dagster's history where there is none: two processes that do so at once collide."""
+    if (settings.home / "dagster" / "history").exists():
+        return
+    open_instance(settings).dispose()
+
+
 def demo_settings(home: Path, coins: int | None, days: int | None) -> Settings:
     """Return the settings of a demo home; a new one is created for `coins` and `days`.
 

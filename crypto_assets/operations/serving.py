@@ -56,6 +56,7 @@ def serve(settings: Settings, lock: IO[str], host: str, port: int) -> int:
     this process is killed, both die with all that they have started.
     """
     folder = home.prepare(settings)
+    home.found_history(settings)
     environment = os.environ | {"DAGSTER_HOME": str(folder), "CRYPTO_ASSETS_HOME": str(folder)}
     programs = (
         ("dagster-webserver", *_CODE, "-h", host, "-p", str(port)),

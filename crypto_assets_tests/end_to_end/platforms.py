@@ -128,7 +128,7 @@ class Site:
         """The last closed day for which everything is out."""
         return (wall_now() - timedelta(hours=2)).date() - timedelta(days=1)
 
-    def write_settings(self, **crons: str) -> None:
+    def write_settings(self, sections: dict[str, Any] | None = None, **crons: str) -> None:
         """Make it a sandbox home; schedules run by these cron expressions only, if any."""
         tree: dict[str, Any] = sandbox_base_urls(self.server.url)
         tree |= {
@@ -138,8 +138,10 @@ class Site:
             "fetch": {"threads": 2},
         }
         names = ("market_refresh", "hourly_candles", "fear_greed", "daily_close", "etf_flows")
-        others = dict.fromkeys((*names, "restatements", "backup", "housekeeping"), NEVER)
+        upkeep = ("restatements", "backup", "housekeeping", "status_report")
+        others = dict.fromkeys((*names, *upkeep), NEVER)
         tree["schedules"] = {"enabled": bool(crons), **others, **crons}
+        tree |= sections or {"healing": {"enabled": False}}
         self.home.mkdir(exist_ok=True)
         (self.home / "crypto_assets.yaml").write_text(yaml.safe_dump(tree))
 

@@ -77,12 +77,12 @@ PLANTED = (
             "the job daily_close fails",
             "the job healing_refresh fails",
             "the job restatements_check fails",
-            check("ohlc_hourly", "no_silent_holes"),
             "market_caps is late",
             "ranks is late",
             "ema_signals is late",
             "ohlc_hourly is late",
             "ohlc_daily is late",
+            "daily_snapshot is late",
             "coin_list is late",
         ),
     ),
@@ -155,12 +155,13 @@ PLANTED = (
         {"kind": "short_page", "rows": 3, "match": MARKETS},
         (check("market_caps", "complete"),),
     ),
-    # Restated for good: both homes see it, one of them after it had been final.
+    # Restated for good: both homes see it, one of them after it had been final. The rows it puts at
+    # odds with each other are healed before anyone is told.
     Planted(
         "12 12:30",
         "24 12:00",
         {"kind": "restate", "coin_id": "bitcoin", "date": "2026-03-05", "factor": 1.02},
-        (check("ohlc_hourly", "hours_agree_with_day"),),
+        (),
     ),
 )
 # By hand, in the warehouse: SQL, and what has to be told of it.
