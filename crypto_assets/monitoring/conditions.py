@@ -4,7 +4,7 @@ Belongs here: the judgement. Does not belong here: figures (`health`), telling (
 """
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from crypto_assets.monitoring.condition import Condition
 from crypto_assets.monitoring.health import Health
@@ -16,6 +16,7 @@ from crypto_assets.settings import Settings
 UNDELIVERED = "alerts"
 """Key of the one condition that no alert can tell of."""
 LOW_DISK_BYTES = 2 * 1024**3
+_SETTLING = timedelta(minutes=30)
 _PATIENCE = timedelta(hours=3)
 # Shares of the month's credits that are told of.
 _NEARLY_ALL, _ALL = 0.8, 1.0
@@ -61,6 +62,8 @@ def _failed_runs(health: Health, settings: Settings) -> Iterator[Condition]:
 
 def _failed_checks(health: Health, settings: Settings) -> Iterator[Condition]:
     for finding in health.findings:
+        if finding.settles and _is_young(health.publication.withheld_since):
+            continue
         if finding.withholds:
             told = withheld(health.publication)
             detail = f"{told[:1].upper()}{told[1:]}."
@@ -83,6 +86,11 @@ def _failed_checks(health: Health, settings: Settings) -> Iterator[Condition]:
             is_error=finding.is_error,
             of_check=True,
         )
+
+
+def _is_young(withheld_since: datetime | None) -> bool:
+    """Tell whether a sensor may still be about to calculate again what withholds a publication."""
+    return withheld_since is not None and wall_now() - withheld_since < _SETTLING
 
 
 def _late_tables(health: Health, settings: Settings) -> Iterator[Condition]:

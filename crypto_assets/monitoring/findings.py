@@ -26,6 +26,8 @@ class Finding:
     last: date
     withholds: bool = False
     """Whether it keeps what was written from being published."""
+    settles: bool = False
+    """Whether it may only be waiting for a recalculation."""
 
     @property
     def key(self) -> str:
@@ -35,19 +37,21 @@ class Finding:
 
 def withholding(publication: Publication) -> list[Finding]:
     """Return the broken rules that withhold a publication: not of the published rows."""
-    described = {(rule.table, rule.name): rule.description for rule in all_rules()}
+    rules = {(rule.table, rule.name): rule for rule in all_rules()}
     return [
         Finding(
             failed.table,
             failed.check,
             True,
-            described.get((failed.table, failed.check), ""),
+            rule.description if rule else "",
             failed.offending_rows,
             failed.first,
             failed.last,
             withholds=True,
+            settles=rule is not None and rule.settles,
         )
         for failed in publication.withheld_by
+        for rule in (rules.get((failed.table, failed.check)),)
     ]
 
 

@@ -100,6 +100,7 @@ def test_a_guessed_candle_where_two_requests_meet_spans_its_whole_day(
         assert lab.server.stats()["calls"]["coingecko/coins/{id}/market_chart/range"] == {"200": 6}
 
 
+@pytest.mark.slow
 def test_the_oldest_day_a_free_plan_reaches_is_asked_for_within_its_limits(
     tmp_path: Path, market: Market
 ) -> None:

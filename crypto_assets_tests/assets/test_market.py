@@ -143,6 +143,7 @@ def test_pages_that_move_while_they_are_read_lose_and_double_nobody(
         assert ranks == list(range(1, len(ranks) + 1))
 
 
+@pytest.mark.slow
 def test_three_coins_that_fail_keep_their_rows_and_the_day_is_not_final(
     tmp_path: Path, market: Market
 ) -> None:

@@ -236,6 +236,7 @@ def test_each_night_asks_again_also_where_the_request_is_the_same(
         assert set(lab.sql("FROM restatements")["table_name"]) == {"market_caps", "ohlc_daily"}
 
 
+@pytest.mark.slow
 def test_a_close_that_a_midnight_snapshot_told_is_not_flagged(lab: Lab) -> None:
     lab.run(["market_caps"], TODAY)
     tomorrow = TODAY + timedelta(days=1)
@@ -286,6 +287,7 @@ def test_a_provider_that_is_down_fails_the_run_and_changes_nothing(lab: Lab) -> 
     same(before, everything(lab))
 
 
+@pytest.mark.slow
 def test_candles_that_become_exact_are_no_restatement(tmp_path: Path, market: Market) -> None:
     day = TODAY - timedelta(days=40)
     with open_lab(tmp_path, market, plan="demo", coingecko=FREE) as lab:
@@ -310,6 +312,7 @@ def test_candles_that_become_exact_are_no_restatement(tmp_path: Path, market: Ma
 # Whose turn it is.
 
 
+@pytest.mark.slow
 def test_over_the_days_every_coin_has_its_turn(tmp_path: Path, market: Market) -> None:
     with open_lab(tmp_path, market, restatements={"coins_a_day": 3}) as lab:
         lab.run(["market_caps"], FIRST, YESTERDAY)

@@ -87,6 +87,7 @@ def test_a_lost_warehouse_is_filled_again_without_asking_for_a_history(
         assert_same(before, content(lab))
 
 
+@pytest.mark.slow
 def test_hours_later_only_the_universe_is_asked_for(tmp_path: Path, market: Market) -> None:
     with open_lab(tmp_path, market, universe={"tracked": 5}) as lab:
         first = TODAY - 10 * DAY
@@ -215,6 +216,7 @@ def test_the_raw_store_is_pruned_by_a_run_that_received_answers_and_not_by_looki
         assert responses() == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", HISTORIES)
 def test_a_second_run_of_closed_days_makes_no_call(lab: Lab, table: str) -> None:
     lab.run(["market_caps"], TODAY)

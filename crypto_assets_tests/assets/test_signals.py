@@ -72,6 +72,7 @@ def test_a_restated_close_changes_signals_from_that_day_on_and_nothing_before(la
     assert (before.loc[~earlier, "ema_fast"] != after.loc[~earlier, "ema_fast"]).all()
 
 
+@pytest.mark.slow
 def test_the_running_day_has_values_but_no_event(lab: Lab) -> None:
     lab._overrides["signals"] = {"span_pairs": [[2, 3]]}
     lab.run(TABLES, FIRST, TODAY)
@@ -92,6 +93,7 @@ def test_without_prices_the_step_says_what_to_materialize_first(lab: Lab) -> Non
     assert lab.sql("SELECT count(*) AS n FROM ema_signals")["n"][0] == 0
 
 
+@pytest.mark.slow
 def test_signals_are_those_of_the_coins_ranked_that_day(lab: Lab) -> None:
     lab.run(TABLES, FIRST, TODAY)
     ranked = lab.sql("SELECT date, coin_id FROM ranks ORDER BY ALL")

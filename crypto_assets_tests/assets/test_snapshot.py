@@ -51,6 +51,7 @@ def test_coins_without_a_fund_have_no_flow_rather_than_zero(lab: Lab) -> None:
     assert "bitcoin" in told
 
 
+@pytest.mark.slow
 def test_weekends_have_no_fund_flow(lab: Lab) -> None:
     saturday = DAY + timedelta(days=1)
     lab.run(list(TABLES), DAY, saturday)

@@ -82,6 +82,7 @@ def aged(settings: Settings, days: float, *run_ids: str) -> None:
 # Runs.
 
 
+@pytest.mark.slow
 def test_old_runs_go_unless_they_made_the_newest_of_a_day(
     settings: Settings, instance: dg.DagsterInstance
 ) -> None:

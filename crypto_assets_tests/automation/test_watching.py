@@ -100,6 +100,7 @@ def test_an_empty_home_tells_nothing(lab: Lab) -> None:
     assert "0 thing(s) are wrong" in tick(lab).skip_message
 
 
+@pytest.mark.slow
 def test_late_tables_are_told_once_and_so_is_that_they_came(watched: Lab, hook: Webhook) -> None:
     watched.at(datetime(2026, 3, 10, 13, 44, 59))
     assert look(watched) == []

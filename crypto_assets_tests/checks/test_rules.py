@@ -50,6 +50,7 @@ def test_the_first_days_of_a_warehouse_raise_no_alarm(filled_home: Path) -> None
     assert alarms(filled_home, FIRST, LAST) == {}
 
 
+@pytest.mark.slow
 def test_days_as_they_went_by_raise_no_alarm(lived_home: Path) -> None:
     assert alarms(lived_home, FIRST, TODAY) == {}
 

@@ -19,7 +19,8 @@ import yaml
 
 from crypto_assets.periods import wall_now
 from crypto_assets.sandbox import Market, SandboxServer
-from crypto_assets.settings import sandbox_base_urls
+from crypto_assets.settings import load_settings, sandbox_base_urls
+from crypto_assets.warehouse.warehouse import Warehouse
 from crypto_assets_tests.operations.commands import carrying, command, environment, free_port
 
 COINS, DAYS = 8, 5
@@ -164,6 +165,11 @@ class Site:
     def end(self) -> None:
         for started in self.started:
             started.end()
+
+    @property
+    def warehouse(self) -> Warehouse:
+        """The pipeline's own file."""
+        return Warehouse.of(load_settings(self.home))
 
     @cached_property
     def instance(self) -> dg.DagsterInstance:

@@ -31,7 +31,7 @@ def test_a_demo_from_an_empty_folder_fills_all_tables_and_says_what_next(demo: D
     lines = told.out.splitlines()
     for table in TABLES:
         assert sum(line.split()[:1] == [table] for line in lines) == 1, table
-    assert "Checks: 25 of 25 passed." in lines
+    assert "Checks: 70 of 70 passed." in lines
     assert f"DuckDB file: {demo.home}/crypto.duckdb" in lines
     assert "Dagster UI:  crypto-assets up --home made" in lines
     assert any(line.startswith("Notebook:    import crypto_assets; ") for line in lines)

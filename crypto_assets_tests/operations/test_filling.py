@@ -86,6 +86,7 @@ def test_days_filled_out_of_order_equal_days_filled_in_one_go(tmp_path: Path) ->
     np.testing.assert_allclose(slow, closes.ewm(span=200, adjust=False).mean(), rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_backfill_ends_today_unless_told_otherwise(demo_copy: Path) -> None:
     with duckdb.connect(str(demo_copy / "warehouse.duckdb")) as connection:
         (today,) = connection.execute("SELECT max(date) FROM market_caps").fetchone() or ()

@@ -189,6 +189,7 @@ def test_a_warehouse_of_another_kind_fails_the_run(run: Run, home: Path) -> None
     assert published(home) == {(D1, "a"): 1.0}
 
 
+@pytest.mark.slow
 def test_a_run_in_a_process_outside_utc_writes_and_loads_its_day(
     warehouse: Warehouse, start: Start
 ) -> None:

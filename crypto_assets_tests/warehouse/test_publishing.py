@@ -115,6 +115,7 @@ def test_the_last_two_versions_stay(home: Path, put: Put) -> None:
     assert versions(home) == [f"crypto-00000{number}.duckdb" for number in (4, 5)]
 
 
+@pytest.mark.slow
 def test_a_reader_in_another_process_sees_one_version_or_the_next(
     home: Path, put: Put, start: Start
 ) -> None:

@@ -12,21 +12,18 @@ _RANKS_ARE_DENSE = Rule(
     "HAVING first <> 1 OR last <> coins OR count(DISTINCT market_cap_rank) <> coins",
 )
 
-# A running day's rows are provisional, and one table may be an hour ahead of the other. A cap that
-# is newer than the ranks makes them stale, not wrong: a sensor ranks the day again.
+# A running day's rows are provisional, and one table may be an hour ahead of the other.
 _RANKS_FOLLOW_CAPS = Rule(
     "ranks",
     "ranks_follow_market_caps",
     "On a closed day with ranks, each coin with a market cap is ranked by that very cap.",
-    "WITH made AS (SELECT date, min(materialized_at) AS made_at FROM ranks "
-    "WHERE date BETWEEN $first AND $last GROUP BY date), "
-    "caps AS (SELECT m.*, made_at FROM market_caps AS m JOIN made USING (date)) "
     "SELECT coalesce(r.date, m.date) AS date, coalesce(r.coin_id, m.coin_id) AS coin_id, "
     "r.market_cap_usd AS ranked_by, m.market_cap_usd "
     "FROM (FROM ranks WHERE date BETWEEN $first AND $last) AS r "
-    "FULL JOIN caps AS m ON r.date = m.date AND r.coin_id = m.coin_id "
-    "WHERE coalesce(m.is_final AND m.materialized_at <= made_at, true) "
-    "AND r.market_cap_usd IS DISTINCT FROM m.market_cap_usd",
+    "FULL JOIN (FROM market_caps WHERE date BETWEEN $first AND $last "
+    "AND date IN (SELECT date FROM ranks)) AS m ON r.date = m.date AND r.coin_id = m.coin_id "
+    "WHERE coalesce(m.is_final, true) AND r.market_cap_usd IS DISTINCT FROM m.market_cap_usd",
+    settles=True,
 )
 
 _LARGER_RANKS_FIRST = Rule(

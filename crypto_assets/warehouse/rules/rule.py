@@ -14,6 +14,8 @@ class Rule:
     offenders: str
     is_error: bool = True
     """ERROR withholds publication; otherwise it warns."""
+    settles: bool = False
+    """Calculated rows that are stale break it too, until a sensor calculates them again."""
 
     def parameters(self, days: tuple[date, date]) -> dict[str, date]:
         """Return what the query binds for the days [first, last]."""

@@ -1,7 +1,7 @@
 """Rules of what is calculated: the signals and the daily snapshot.
 
-A row that is older than what it is made of is calculated again by a sensor (`staleness`), and
-offends nothing meanwhile.
+A row that is older than what it is made of is calculated again by a sensor (`staleness`): it
+offends nothing meanwhile, or only rules that settle by that.
 """
 
 from crypto_assets.warehouse.rules.rule import Rule
@@ -12,14 +12,13 @@ _SIGNALS_FOLLOW_PRICES = Rule(
     "ema_signals",
     "signals_follow_prices",
     "On a closed day with signals, every ranked coin has them, ending with its stored price.",
-    "WITH made AS (SELECT date, min(materialized_at) AS made_at FROM ema_signals "
-    "WHERE date BETWEEN $first AND $last GROUP BY date) "
     "SELECT r.date, r.coin_id, s.price_usd AS signal_price, m.price_usd "
-    "FROM ranks AS r JOIN made USING (date) "
+    "FROM (FROM ranks WHERE date BETWEEN $first AND $last "
+    "AND date IN (SELECT date FROM ema_signals)) AS r "
     "JOIN market_caps AS m ON m.date = r.date AND m.coin_id = r.coin_id "
     "LEFT JOIN ema_signals AS s ON s.date = r.date AND s.coin_id = r.coin_id "
-    "WHERE m.is_final AND greatest(m.materialized_at, r.materialized_at) <= made_at "
-    "AND s.price_usd IS DISTINCT FROM m.price_usd",
+    "WHERE m.is_final AND s.price_usd IS DISTINCT FROM m.price_usd",
+    settles=True,
 )
 
 _SPANS_ARE_THE_SAME = Rule(
