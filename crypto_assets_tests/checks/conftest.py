@@ -55,18 +55,16 @@ def lived_home(
 
 
 def live_through(lab: Lab, day: date) -> None:
-    """Run what the schedules ask for until noon of a day, a tick of each.
-
-    Without the hourly candles of 01:30: on a free plan they note stored hours as missing.
-    """
+    """Run what the schedules ask for until noon of a day, a tick of each, those of 01:30 too."""
     before = day - timedelta(days=1)
     market = ["coin_list", "market_caps", "ranks", "ema_signals"]
-    closing = [*market[1:], "ohlc_daily", "daily_snapshot"]
+    closing = [*market[1:], "ohlc_hourly", "ohlc_daily", "daily_snapshot"]
     for hour, minute, tables, first, last in (
         (0, 1, market, before, day),
         (0, 10, ["fear_greed"], before, day),
         (0, 30, ["ohlc_hourly"], before, day),
         (1, 1, closing, before, before),
+        (1, 30, ["ohlc_hourly"], before, day),
         (9, 30, ["etf_flows", "daily_snapshot"], before, before),
         (12, 0, market[1:], day, day),
     ):
