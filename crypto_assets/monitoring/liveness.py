@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from crypto_assets.warehouse.queueing import is_held
+
 _SUFFIX = ".lock"
 
 
@@ -35,13 +37,15 @@ def held(home: Path, run_id: str) -> Iterator[None]:
 
 def is_alive(home: Path, run_id: str) -> bool:
     """Return whether a process holds the lock of this run."""
-    return _is_held(_path(home, run_id))
+    return is_held(_path(home, run_id))
 
 
 def left_behind(home: Path) -> list[str]:
     """Return the ids of the runs whose process died in the middle."""
-    paths = sorted((home / "runs").glob(f"*{_SUFFIX}"))
-    return [path.stem for path in paths if path.exists() and not _is_held(path)]
+    run_ids = [path.stem for path in sorted((home / "runs").glob(f"*{_SUFFIX}"))]
+    return [
+        run_id for run_id in run_ids if not is_alive(home, run_id) and _path(home, run_id).exists()
+    ]
 
 
 def forget(home: Path, run_id: str) -> None:
@@ -51,14 +55,3 @@ def forget(home: Path, run_id: str) -> None:
 
 def _path(home: Path, run_id: str) -> Path:
     return home / "runs" / f"{run_id}{_SUFFIX}"
-
-
-def _is_held(path: Path) -> bool:
-    try:
-        with path.open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False

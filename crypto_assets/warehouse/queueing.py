@@ -102,13 +102,14 @@ def _first_ahead(ticket: _Ticket) -> Path | None:
         if number >= ticket.number:
             break
         path = ticket.folder / f"{number:012}"
-        if _is_held(path):
+        if is_held(path):
             return path
         path.unlink(missing_ok=True)
     return None
 
 
-def _is_held(path: Path) -> bool:
+def is_held(path: Path) -> bool:
+    """Tell whether a living process holds the lock of a file."""
     try:
         with path.open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
