@@ -127,6 +127,13 @@ def _no_truth(value: Any) -> Any:
     return value
 
 
+def _listed_urls(value: Any) -> Any:
+    """Accept `a, b` or `a b` as text; a comma without a space belongs to a URL."""
+    if not isinstance(value, str) or value.lstrip().startswith("["):
+        return _listed(value)
+    return re.split(r",?\s+", value.strip()) if value.strip() else []
+
+
 def _channel(value: SecretStr) -> SecretStr:
     # A URL often is the secret itself, so that what is wrong with it can't be shown.
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://\S+", value.get_secret_value()):
@@ -139,7 +146,7 @@ Url = Annotated[str, AfterValidator(_url)]
 Cron = Annotated[str, AfterValidator(_cron)]
 UtcDatetime = Annotated[datetime, AfterValidator(_naive_utc)]
 SecretUrls = Annotated[
-    list[Annotated[SecretStr, AfterValidator(_channel)]], BeforeValidator(_listed)
+    list[Annotated[SecretStr, AfterValidator(_channel)]], BeforeValidator(_listed_urls)
 ]
 CoinIds = Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_listed)]
 

@@ -138,8 +138,11 @@ def needed_places(platform: Platform, now: datetime) -> dict[Place, datetime | N
         reach = _reach(platform, table, now)
         for day in days(*reach):
             is_final, asked_at = told.get((table.name, day), (False, None))
-            if not is_final or (table.name, day) in doubted:
+            if not is_final:
                 found[table.name, day] = asked_at
+            elif (table.name, day) in doubted:
+                # Rows that are confirmed do not change, so that each asking has to count.
+                found[table.name, day] = now
         exact_from = _exact_from(platform, table)
         for name, day in approximate:
             if name == table.name and exact_from and max(exact_from, reach[0]) <= day <= reach[1]:
@@ -205,14 +208,17 @@ def _is_due(known: Attempts | None, asked_at: datetime | None, now: datetime) ->
 
 
 def _affordable(platform: Platform, due: Sequence[Place], now: datetime) -> Wanted | str:
-    """Return what to ask for: the newest days, or what of all costs nothing; else why not."""
+    """Return what to ask for: the newest days, or day, or what costs nothing; else why not."""
     days_a_run = platform.settings.healing.days_a_run
-    wanted = _newest(due, days_a_run)
-    too_dear = _beyond_pace(platform, wanted, now)
-    if too_dear is None:
-        return wanted
+    reasons = []
+    for at_once in (days_a_run, 1):
+        wanted = _newest(due, at_once)
+        too_dear = _beyond_pace(platform, wanted, now)
+        if too_dear is None:
+            return wanted
+        reasons.append(too_dear)
     free = [place for place in due if place[0] not in _COSTING]
-    return _newest(free, days_a_run) if free else too_dear
+    return _newest(free, days_a_run) if free else reasons[0]
 
 
 def _newest(due: Sequence[Place], days_a_run: int) -> Wanted:

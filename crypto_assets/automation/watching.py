@@ -14,6 +14,7 @@ from crypto_assets.automation.jobs import JOB_TAG, REFRESHES
 from crypto_assets.automation.maintenance import BACKUP, HOUSEKEEPING
 from crypto_assets.checks.freshness import FRESH, freshness_result
 from crypto_assets.monitoring.alerts import AlertBook, Message
+from crypto_assets.monitoring.attempts import AttemptsError
 from crypto_assets.monitoring.channels import channels
 from crypto_assets.monitoring.condition import Condition
 from crypto_assets.monitoring.conditions import UNDELIVERED, conditions, unreadable
@@ -24,6 +25,7 @@ from crypto_assets.monitoring.looking import SeriesDay, hopeless_days
 from crypto_assets.monitoring.metrics import write_metrics
 from crypto_assets.monitoring.report import report, write_report
 from crypto_assets.monitoring.runs import BY_HAND
+from crypto_assets.providers.usage import UsageError
 from crypto_assets.settings import Settings
 from crypto_assets.warehouse.errors import WarehouseError
 from crypto_assets.warehouse.publishing import read_state
@@ -76,7 +78,7 @@ def look_after(
     to = channels(settings.alerts.urls)
     try:
         health = examine(settings, instance, job_names, known)
-    except WarehouseError as error:
+    except (WarehouseError, AttemptsError, UsageError, OSError) as error:
         # Nothing that was wrong before can be said to be over.
         wrong = [unreadable(error, settings)]
         book.update(wrong, to, settings.clock.now(), is_all=False)
@@ -87,9 +89,10 @@ def look_after(
         kept = [asdict(finding) for finding in health.findings]
         book.keep(_FINDINGS, {"of": looked_at, "found": kept})
     wrong = conditions(health, settings)
+    wrong_now = [one for one in wrong if not one.is_suspended]
     book.update([one for one in wrong if _is_told(one, settings)], to, health.at)
     book.deliver(to, health.at)
-    write_metrics(settings.home, health, wrong)
+    write_metrics(settings.home, health, wrong_now)
     return health
 
 
@@ -123,7 +126,11 @@ def status_report(
         missing = _missing(health)
         newly, healed_days = _healed(settings, book, missing, health.at.date())
         text = report(
-            health, conditions(health, settings), book.since(), _ended(instance), healed_days
+            health,
+            [one for one in conditions(health, settings) if not one.is_suspended],
+            book.since(),
+            _ended(instance),
+            healed_days,
         )
         write_report(settings.home, text, health.at.date())
         if settings.alerts.daily_report or newly:

@@ -28,6 +28,8 @@ CREATE TABLE IF NOT EXISTS outbox (
 );
 CREATE TABLE IF NOT EXISTS memos (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
+# So many messages in a row may be too long; more are a channel that is down.
+_REFUSALS = 3
 # What no channel took for a week is no news any more.
 _KEPT = timedelta(days=7)
 
@@ -70,7 +72,11 @@ class AlertBook:
                 for key, title, since in connection.execute("SELECT * FROM conditions")
             }
             present = {condition.key: condition for condition in active}
-            begun = [condition for key, condition in present.items() if key not in known]
+            begun = [
+                condition
+                for key, condition in present.items()
+                if key not in known and not condition.is_suspended
+            ]
             over = [key for key in known if is_all and key not in present]
             connection.executemany(
                 "INSERT INTO conditions VALUES (?, ?, ?)",
@@ -110,9 +116,14 @@ class AlertBook:
         if waiting and channel.send(*_together([message for _, message in waiting])):
             self._mark_sent([number for number, _ in waiting], now)
         elif len(waiting) > 1:
+            refused = 0
             for number, message in waiting:
                 if channel.send(*_together([message])):
                     self._mark_sent([number], now)
+                else:
+                    refused += 1
+                if refused == _REFUSALS:
+                    break  # it is down, and every try may take its time
 
     def _mark_sent(self, numbers: Sequence[int], now: datetime) -> None:
         with self._file.transaction() as connection:

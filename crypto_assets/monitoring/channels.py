@@ -3,7 +3,8 @@
 import hashlib
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,13 +24,11 @@ class Channel:
     def send(self, title: str, body: str, kind: Kind) -> bool:
         """Send one message (Markdown); tell whether the channel took it."""
         # Imported here: it takes a second and only who is told of something needs it.
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _silent("apprise", "urllib3"):
             # It loads all its plugins, one of which looks for a module that Python 3.13 drops.
             warnings.simplefilter("ignore", DeprecationWarning)
             import apprise
 
-            # What it says of a URL that it can't understand holds the URL.
-            logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)
             asset = apprise.AppriseAsset(app_id="crypto_assets", secure_logging=True)
             service = apprise.Apprise(asset=asset)
             if not service.add(self.url.get_secret_value()):
@@ -42,6 +41,20 @@ class Channel:
                     body_format=apprise.NotifyFormat.MARKDOWN,
                 )
             )
+
+
+@contextmanager
+def _silent(*names: str) -> Iterator[None]:
+    """Keep libraries from logging meanwhile: what they say of a URL holds the URL."""
+    loggers = [logging.getLogger(name) for name in names]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 def channels(urls: Sequence[SecretStr]) -> list[Channel]:

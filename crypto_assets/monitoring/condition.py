@@ -15,3 +15,5 @@ class Condition:
     link: str
     is_error: bool = True
     of_check: bool = False
+    is_suspended: bool = False
+    """It may be about to end by itself: neither its beginning nor its end is told for now."""

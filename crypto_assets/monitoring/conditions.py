@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from crypto_assets.monitoring.condition import Condition
 from crypto_assets.monitoring.health import Health
-from crypto_assets.monitoring.looking import withheld
+from crypto_assets.monitoring.looking import EVERY_SERIES, Missing
 from crypto_assets.monitoring.runs import BY_HAND
 from crypto_assets.periods import wall_now
 from crypto_assets.settings import Settings
@@ -16,6 +16,8 @@ from crypto_assets.settings import Settings
 UNDELIVERED = "alerts"
 """Key of the one condition that no alert can tell of."""
 LOW_DISK_BYTES = 2 * 1024**3
+# Younger days may still be coming by themselves.
+_OLD = timedelta(days=3)
 _SETTLING = timedelta(minutes=30)
 _PATIENCE = timedelta(hours=3)
 # Shares of the month's credits that are told of.
@@ -28,6 +30,7 @@ def conditions(health: Health, settings: Settings) -> list[Condition]:
         *_failed_runs(health, settings),
         *_failed_checks(health, settings),
         *_late_tables(health, settings),
+        *_missing_days(health, settings),
         *_budget(health, settings),
         *_daemons(health, settings),
         *_disk(health, settings),
@@ -62,20 +65,22 @@ def _failed_runs(health: Health, settings: Settings) -> Iterator[Condition]:
 
 def _failed_checks(health: Health, settings: Settings) -> Iterator[Condition]:
     for finding in health.findings:
-        if finding.settles and _is_young(health.publication.withheld_since):
-            continue
-        if finding.withholds:
-            told = withheld(health.publication)
-            detail = f"{told[:1].upper()}{told[1:]}."
+        what = (
+            f"{finding.offending_rows} row(s) of {finding.table} break '{finding.check}' on "
+            f"{finding.first} to {finding.last}"
+        )
+        since = health.publication.withheld_since
+        if finding.withholds and since:
+            detail = (
+                f"Publication is withheld since {since:%Y-%m-%d %H:%M} UTC: {what}. "
+                f"What should hold: {finding.description}"
+            )
             advice = (
                 "Readers keep the last good version. Look at the rows the check shows, then "
                 "materialize these days again."
             )
         else:
-            detail = (
-                f"{finding.offending_rows} row(s) of {finding.first} to {finding.last}. "
-                f"What should hold: {finding.description}"
-            )
+            detail = f"{what}. What should hold: {finding.description}"
             advice = "Look at the rows the check shows."
         yield Condition(
             f"check:{finding.key}",
@@ -85,6 +90,7 @@ def _failed_checks(health: Health, settings: Settings) -> Iterator[Condition]:
             _checks_of(finding.table, settings),
             is_error=finding.is_error,
             of_check=True,
+            is_suspended=finding.settles and _is_young(since),
         )
 
 
@@ -94,8 +100,8 @@ def _is_young(withheld_since: datetime | None) -> bool:
 
 
 def _late_tables(health: Health, settings: Settings) -> Iterator[Condition]:
-    if health.publication.withheld_by or _is_under_way(health):
-        return  # for a reason that is told already, or it is just coming
+    # For a reason that is told already, or it is just coming.
+    is_suspended = bool(health.publication.withheld_by) or _is_under_way(health)
     for late in health.freshness.values():
         if late.is_late:
             yield Condition(
@@ -105,7 +111,35 @@ def _late_tables(health: Health, settings: Settings) -> Iterator[Condition]:
                 "Look at the last runs of its job and whether the daemon runs "
                 "('crypto-assets status').",
                 f"{settings.alerts.ui_url}/assets/{late.table}",
+                is_suspended=is_suspended,
             )
+
+
+def _missing_days(health: Health, settings: Settings) -> Iterator[Condition]:
+    """Tell of days that nobody ever fetched: of a home whose refreshes have stopped, too."""
+    old = health.at.date() - _OLD
+    untold: dict[str, list[Missing]] = {}
+    for gap in health.missing:
+        if gap.series == EVERY_SERIES and gap.first <= old:
+            untold.setdefault(gap.table, []).append(gap)
+    for table, gaps in untold.items():
+        yield Condition(
+            f"missing:{table}",
+            f"days of {table} were never fetched",
+            "; ".join(f"{gap.first} to {gap.last}" for gap in gaps) + ".",
+            f"Run 'crypto-assets backfill {table} --from {gaps[-1].first}', or keep "
+            "'crypto-assets up' running, which brings them.",
+            f"{settings.alerts.ui_url}/assets/{table}?view=partitions",
+        )
+    if health.given_up:
+        yield Condition(
+            "given up",
+            f"{len(health.given_up)} day(s) are not asked for any more",
+            "The providers did not have them for all the tries of healing.",
+            "Look at 'crypto-assets status --json' for which; a backfill asks for them again.",
+            settings.alerts.ui_url,
+            is_error=False,
+        )
 
 
 def _is_under_way(health: Health) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 import dagster as dg
+import duckdb
 
 from crypto_assets.assets.platform import Platform
 from crypto_assets.checks.freshness import Freshness, freshness
@@ -22,10 +23,11 @@ from crypto_assets.monitoring.looking import (
     missing_days,
     table_states,
 )
-from crypto_assets.monitoring.runs import BY_HAND, RunState, failed_jobs, unfinished_runs
+from crypto_assets.monitoring.runs import LAPSING, RunState, failed_jobs, unfinished_runs
 from crypto_assets.providers.coingecko import PROVIDER
 from crypto_assets.settings import Settings
 from crypto_assets.warehouse import publishing
+from crypto_assets.warehouse.errors import WarehouseError
 from crypto_assets.warehouse.reading import connect
 
 TWO_DAEMONS = "two_daemons"
@@ -85,6 +87,8 @@ def examine(
 ) -> Health:
     """Look at the newest publication of a home and at the runs of its jobs.
 
+    Raises `WarehouseError`, `AttemptsError`, `AlertsError` or `UsageError` for what can't be read.
+
     `known_findings` are taken as they are, by a caller who knows that nothing was published since.
     """
     home, now = settings.home, settings.clock.now()
@@ -98,7 +102,7 @@ def examine(
         _credits(settings),
         shutil.disk_usage(home).free,
         unfinished_runs=unfinished_runs(instance),
-        failed_jobs=failed_jobs(instance, jobs, lapsing=BY_HAND),
+        failed_jobs=failed_jobs(instance, jobs, lapsing=LAPSING),
         given_up=_given_up(settings),
         undelivered=undelivered,
         has_two_daemons=has_two_daemons,
@@ -106,13 +110,19 @@ def examine(
     )
     if publication.version == 0:
         return health
-    with connect(home) as connection:
-        health.tables.extend(table_states(connection, now))
-        health.missing.extend(missing_days(connection, health.tables, now))
-        health.freshness.update(freshness(connection, settings, now))
-        found = findings(connection, now.date()) if known_findings is None else known_findings
-        known = {finding.key for finding in health.findings}
-        health.findings.extend(finding for finding in found if finding.key not in known)
+    try:
+        with connect(home) as connection:
+            health.tables.extend(table_states(connection, now))
+            health.missing.extend(missing_days(connection, health.tables, now))
+            health.freshness.update(freshness(connection, settings, now))
+            found = findings(connection, now.date()) if known_findings is None else known_findings
+    except duckdb.Error as error:
+        reason = str(error).splitlines()[0]
+        raise WarehouseError(
+            f"can't read the newest publication of {home} ({reason}): run 'crypto-assets verify'"
+        ) from None
+    known = {finding.key for finding in health.findings}
+    health.findings.extend(finding for finding in found if finding.key not in known)
     return health
 
 

@@ -11,6 +11,8 @@ from crypto_assets.periods import wall_now
 
 BY_HAND = ("__ASSET_JOB", "everything")
 """Jobs that no schedule starts: Dagster's button "Materialize" and the command line."""
+LAPSING = (*BY_HAND, "healing_refresh", "derived_refresh")
+"""Jobs that run when there is something to do, so that no later run need ever follow."""
 _UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,

@@ -65,7 +65,8 @@ def survey(settings: Settings) -> Survey:
         health = examine(settings, instance, job_names())
     book = AlertBook(settings.home)
     try:
-        return Survey(health, conditions(health, settings), book.since())
+        wrong = [one for one in conditions(health, settings) if not one.is_suspended]
+        return Survey(health, wrong, book.since())
     finally:
         book.close()
 

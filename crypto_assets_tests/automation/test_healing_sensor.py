@@ -379,6 +379,25 @@ def test_where_nobody_answers_it_is_asked_for_each_hour_and_no_try_counts(week: 
         week.at(week.now + HOUR)
 
 
+def test_a_doubt_that_the_provider_confirms_is_given_up(week: Lab) -> None:
+    week._overrides["healing"] = {"tries": 3}
+    place = ("ohlc_hourly", date(2026, 3, 5))
+    with week.warehouse.session("a test") as connection:
+        connection.execute("UPDATE ohlc_daily SET high = 2 * high WHERE date = '2026-03-05'")
+        connection.execute(
+            "INSERT INTO restatements SELECT 'ohlc_daily', date, "
+            "to_json({'date': date, 'coin_id': coin_id}), 'high', '1', '2', observed_at, "
+            "observed_at, 'r', observed_at FROM ohlc_daily WHERE date = '2026-03-05'"
+        )
+    for tries in (1, 2, 3):
+        assert tries_of(week, place) == tries
+        assert week.run(["ohlc_hourly"], place[1]).succeeded
+        week.at(week.now + 24 * HOUR)
+    request_for_missing_days(week.settings)
+    with closing(Memory(week.home)) as memory:
+        assert place in given_up(memory.all())
+
+
 def tries_of(lab: Lab, place: tuple[str, date]) -> int:
     """Let the sensor decide; return how often it has asked for a place."""
     request_for_missing_days(lab.settings)

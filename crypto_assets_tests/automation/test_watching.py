@@ -54,7 +54,8 @@ def look(lab: Lab) -> list[str]:
         health = look_after(lab.settings, lab.instance, job_names(), book)
     finally:
         book.close()
-    return [condition.key for condition in conditions(health, lab.settings)] if health else []
+    judged = conditions(health, lab.settings) if health else []
+    return [condition.key for condition in judged if not condition.is_suspended]
 
 
 def tick(lab: Lab) -> Any:

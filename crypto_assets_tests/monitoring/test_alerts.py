@@ -3,6 +3,7 @@ import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -306,3 +307,15 @@ def test_what_was_sent_does_not_pile_up(tmp_path: Path, hook: Webhook) -> None:
     with sqlite3.connect(tmp_path / "alerts.sqlite") as connection:
         (count,) = connection.execute("SELECT count(*) FROM outbox").fetchone()
     assert count <= 8
+
+
+def test_what_is_suspended_neither_begins_nor_ends(book: AlertBook, hook: Webhook) -> None:
+    suspended = replace(wrong("a"), is_suspended=True)
+    look(book, [suspended], [hook])
+    assert told(hook) == []
+    look(book, [wrong("a")], [hook])
+    look(book, [suspended], [hook])
+    look(book, [wrong("a")], [hook])
+    assert told(hook) == ["crypto_assets: a is wrong"]
+    look(book, [], [hook])
+    assert told(hook)[1:] == ["crypto_assets: over: a is wrong"]

@@ -1,5 +1,5 @@
 from dataclasses import replace
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -9,7 +9,9 @@ from crypto_assets.monitoring.condition import Condition
 from crypto_assets.monitoring.conditions import LOW_DISK_BYTES, UNDELIVERED, conditions
 from crypto_assets.monitoring.findings import Finding, withholding
 from crypto_assets.monitoring.health import Credits, Health
+from crypto_assets.monitoring.looking import EVERY_SERIES, Missing
 from crypto_assets.monitoring.runs import RunState
+from crypto_assets.periods import wall_now
 from crypto_assets.settings import validated
 from crypto_assets.warehouse.audit import AuditFailure
 from crypto_assets.warehouse.publishing import Publication
@@ -33,7 +35,8 @@ def found(**changes: Any) -> list[Condition]:
     known = withholding(health.publication)
     keys = {finding.key for finding in known}
     others = [finding for finding in health.findings if finding.key not in keys]
-    return conditions(replace(health, findings=[*known, *others]), SETTINGS)
+    judged = conditions(replace(health, findings=[*known, *others]), SETTINGS)
+    return [condition for condition in judged if not condition.is_suspended]
 
 
 def withheld() -> Publication:
@@ -171,3 +174,42 @@ def test_errors_come_first_and_keys_are_unique() -> None:
     )
     assert [one.is_error for one in told] == [True] * 7 + [False] * 2
     assert len({one.key for one in told}) == 9
+
+
+RUNNING = RunState("market_refresh", "run-2", "STARTED", wall_now())
+
+
+def test_what_is_late_is_not_judged_while_a_run_may_be_bringing_it() -> None:
+    (late,) = conditions(
+        replace(FINE, freshness={"ranks": LATE}, unfinished_runs=[RUNNING]), SETTINGS
+    )
+    assert late.is_suspended
+    hanging = replace(RUNNING, since=wall_now() - timedelta(hours=4))
+    (late,) = found(freshness={"ranks": LATE}, unfinished_runs=[hanging])
+    assert late.key == "late:ranks"
+
+
+def test_days_that_nobody_ever_fetched_are_an_error_once_they_are_old() -> None:
+    untold = Missing("ranks", EVERY_SERIES, date(2026, 3, 5), date(2026, 3, 6), "never fetched")
+    (condition,) = found(missing=[untold])
+    assert (condition.key, condition.is_error) == ("missing:ranks", True)
+    assert "2026-03-05 to 2026-03-06" in condition.detail
+    young = replace(untold, first=date(2026, 3, 8), last=date(2026, 3, 9))
+    of_a_coin = replace(untold, series="solana")
+    assert found(missing=[young, of_a_coin]) == []
+
+
+def test_days_given_up_are_a_warning() -> None:
+    (condition,) = found(given_up=[("ranks", DAY)])
+    assert not condition.is_error
+    assert "1 day(s)" in condition.title
+
+
+@pytest.mark.parametrize(("minutes", "count"), [(29, 0), (31, 1)])
+def test_stale_ranks_that_withhold_a_publication_are_told_when_they_stay_so(
+    minutes: int, count: int
+) -> None:
+    stale = AuditFailure("ranks", "ranks_follow_market_caps", DAY, DAY, 3)
+    since = wall_now() - timedelta(minutes=minutes)
+    published = Publication(1, NOON, withheld_since=since, withheld_by=(stale,))
+    assert len(found(publication=published)) == count

@@ -8,8 +8,9 @@ import pytest
 
 from crypto_assets.assets.universe import Tracked, unsettled
 from crypto_assets.tables import ETF_FLOWS, MARKET_CAPS, OHLC_DAILY, OHLC_HOURLY
+from crypto_assets.warehouse.audit import count_offenders
 from crypto_assets.warehouse.gaps import Gap, Inspection
-from crypto_assets.warehouse.rules import DOUBTED
+from crypto_assets.warehouse.rules import DOUBTED, all_rules
 from crypto_assets.warehouse.warehouse import Warehouse
 from crypto_assets.warehouse.writer import Batch
 from crypto_assets_tests.warehouse.frames import D1, LATER, SEEN, candles, caps, hours, to
@@ -122,3 +123,20 @@ def test_a_known_fund_gone_and_an_unknown_one_there_is_doubted(warehouse: Wareho
     with warehouse.session("a test") as connection:
         connection.execute("UPDATE etf_flows SET ticker = 'HODL' WHERE ticker = 'HODX'")
     assert doubted(warehouse, ETF_FLOWS.name) == []
+
+
+def test_a_close_that_the_history_is_mute_about_withholds_nothing(warehouse: Warehouse) -> None:
+    candle = candles((D1, "bitcoin", 95.0), open=95.0, high=100.0, low=90.0)
+    warehouse.write(Batch(candle), to(OHLC_DAILY))
+    close = caps((D1, "bitcoin", 111.0), source=SNAPSHOT)
+    warehouse.write(Batch(close), to())
+    (rule,) = (rule for rule in all_rules() if rule.name == "close_within_candle")
+    with warehouse.session("a test") as connection:
+        assert count_offenders(connection, rule, (D1, D1)) == 1
+        connection.execute(
+            "INSERT INTO gaps VALUES ('market_caps', 'bitcoin', ?, ?, 'no_data_at_provider', "
+            "'the provider has no value', ?)",
+            [D1, D1, LATER],
+        )
+        assert count_offenders(connection, rule, (D1, D1)) == 0
+    assert asked_for(warehouse, D1) == set()

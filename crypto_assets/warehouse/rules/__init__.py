@@ -14,10 +14,9 @@ from crypto_assets.warehouse.rules import (
     signals,
 )
 from crypto_assets.warehouse.rules.doubts import DOUBTED
-from crypto_assets.warehouse.rules.prices import SNAPSHOT_CLOSE_OUTSIDE_CANDLE
 from crypto_assets.warehouse.rules.rule import Rule
 
-__all__ = ["DOUBTED", "SNAPSHOT_CLOSE_OUTSIDE_CANDLE", "Rule", "all_rules"]
+__all__ = ["DOUBTED", "Rule", "all_rules"]
 
 
 def all_rules() -> list[Rule]:

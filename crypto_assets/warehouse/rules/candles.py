@@ -6,7 +6,13 @@ from crypto_assets.warehouse.rules.rule import Rule
 from crypto_assets.warehouse.session import quoted
 from crypto_assets.warehouse.sqls import day_of
 
-DAYS_AGREE_WITH_HOURS = Rule(
+HOURS_CONTRADICT_DAY = """
+    abs(h.open / d.open - 1) > 0.01 OR abs(h.close / d.close - 1) > 0.01
+    OR abs(h.high / d.high - 1) > 0.01 OR abs(h.low / d.low - 1) > 0.01
+"""
+"""When hours, put together as `h`, are not those of the daily candle `d`."""
+
+_DAYS_AGREE_WITH_HOURS = Rule(
     "ohlc_hourly",
     "hours_agree_with_day",
     "Exact hours of a whole day span the exact candle of the day.",
@@ -19,9 +25,7 @@ DAYS_AGREE_WITH_HOURS = Rule(
     "AND open_time >= $first AND open_time < CAST($last AS DATE) + 1 "
     "GROUP BY ALL HAVING count(*) = 24) AS h "
     "JOIN ohlc_daily AS d ON d.date = h.date AND d.coin_id = h.coin_id "
-    "WHERE d.is_final AND d.exactness = 'exact' AND ("
-    "abs(h.open / d.open - 1) > 0.01 OR abs(h.close / d.close - 1) > 0.01 "
-    "OR abs(h.high / d.high - 1) > 0.01 OR abs(h.low / d.low - 1) > 0.01)",
+    f"WHERE d.is_final AND d.exactness = 'exact' AND ({HOURS_CONTRADICT_DAY})",
     is_error=False,
 )
 
@@ -99,7 +103,7 @@ _HOURS_MOVE = Rule(
 )
 
 RULES = (
-    DAYS_AGREE_WITH_HOURS,
+    _DAYS_AGREE_WITH_HOURS,
     _no_silent_holes(OHLC_DAILY),
     # A free plan, for however long it was in force, has brought headline coins only.
     _no_silent_holes(OHLC_HOURLY, nearby_days=7),

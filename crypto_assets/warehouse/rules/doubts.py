@@ -3,8 +3,8 @@
 The provider has the last word on them: asked again, it settles the matter either way.
 """
 
-from crypto_assets.warehouse.rules.candles import DAYS_AGREE_WITH_HOURS
-from crypto_assets.warehouse.rules.prices import SNAPSHOT_CLOSE_OUTSIDE_CANDLE
+from crypto_assets.warehouse.rules.candles import HOURS_CONTRADICT_DAY
+from crypto_assets.warehouse.rules.prices import CLOSE_WITHIN_CANDLE
 from crypto_assets.warehouse.rules.sentiment_and_flows import ACTIVE_FUNDS_REPORT, FUNDS_ARE_KNOWN
 
 _EVER = {"$first": "DATE '1970-01-01'", "$last": "DATE '9999-01-01'"}
@@ -16,17 +16,25 @@ def _ever(sql: str) -> str:
     return sql
 
 
-_CLOSES = f"""
-SELECT close.coin_id AS series, close.date AS day FROM market_caps AS close
-JOIN ohlc_daily AS candle ON candle.date = close.date AND candle.coin_id = close.coin_id
-WHERE {SNAPSHOT_CLOSE_OUTSIDE_CANDLE}
-"""
+_CLOSES = f"SELECT coin_id AS series, date AS day FROM ({CLOSE_WITHIN_CANDLE.offenders})"
 
-# A day that was restated since its hours were read: nobody looks at hours again by itself.
+# A day that was restated since its hours were read: nobody looks at hours again by itself. Few days
+# are, so that the hours of all others are not even read.
+_RESTATED = (
+    "(SELECT DISTINCT day AS date, key->>'coin_id' AS coin_id FROM restatements "
+    "WHERE table_name = 'ohlc_daily')"
+)
 _HOURS = f"""
-SELECT coin_id AS series, date AS day FROM ({DAYS_AGREE_WITH_HOURS.offenders})
-SEMI JOIN (SELECT day AS date, key->>'coin_id' AS coin_id FROM restatements
-    WHERE table_name = 'ohlc_daily') AS restated USING (date, coin_id)
+SELECT coin_id AS series, date AS day FROM (
+    SELECT hour.coin_id, restated.date, min(low) AS low, max(high) AS high,
+        first(open ORDER BY open_time) AS open, last(close ORDER BY open_time) AS close
+    FROM ohlc_hourly AS hour JOIN {_RESTATED} AS restated
+        ON hour.coin_id = restated.coin_id AND open_time >= restated.date
+        AND open_time < restated.date + INTERVAL 1 DAY
+    WHERE exactness = 'exact' AND is_final
+    GROUP BY ALL HAVING count(*) = 24
+) AS h JOIN ohlc_daily AS d USING (date, coin_id)
+WHERE d.is_final AND d.exactness = 'exact' AND ({HOURS_CONTRADICT_DAY})
 """
 
 # A known fund gone and an unknown one there: a column that was misread, or has a new name.
@@ -36,8 +44,8 @@ SEMI JOIN ({FUNDS_ARE_KNOWN.offenders}) AS strange USING (date, asset)
 """
 
 DOUBTED: dict[str, str] = {
-    "market_caps": _CLOSES,
-    "ohlc_hourly": _ever(_HOURS),
+    "market_caps": _ever(_CLOSES),
+    "ohlc_hourly": _HOURS,
     "etf_flows": _ever(_FUNDS),
 }
 """By table, a query of the series and days to ask for again."""

@@ -1,16 +1,11 @@
 """Rules of prices over time and across sources: jumps, standstill, closes against candles."""
 
+from crypto_assets.warehouse.gaps import gap_days_sql
 from crypto_assets.warehouse.rules.rule import Rule
 
-SNAPSHOT_CLOSE_OUTSIDE_CANDLE = """close.is_final AND candle.is_final
-    AND ends_with(close.source, 'coins/markets')
-    AND close.price_usd NOT BETWEEN 0.9 * candle.low AND 1.1 * candle.high"""
-"""The condition of a close to have a second look at: told by a market snapshot, and more than 10 %
-outside the coin's candle of that day. `close` is a row of market_caps, `candle` that of ohlc_daily.
-"""
-
-# A close that the history told is final by itself: only a snapshot's is settled by a second look.
-_CLOSE_WITHIN_CANDLE = Rule(
+# A close that the history told is final by itself: only a snapshot's is settled by a second look,
+# and where the history has no word on it nothing would ever end the withholding.
+CLOSE_WITHIN_CANDLE = Rule(
     "market_caps",
     "close_within_candle",
     "A close told by a market snapshot lies within the day's candle, give or take 10 %.",
@@ -18,7 +13,12 @@ _CLOSE_WITHIN_CANDLE = Rule(
         candle.exactness
     FROM market_caps AS close
     JOIN ohlc_daily AS candle ON candle.date = close.date AND candle.coin_id = close.coin_id
-    WHERE close.date BETWEEN $first AND $last AND {SNAPSHOT_CLOSE_OUTSIDE_CANDLE}""",
+    ANTI JOIN (FROM ({gap_days_sql()}) WHERE table_name = 'market_caps'
+        AND state = 'no_data_at_provider') AS mute
+        ON mute.series = close.coin_id AND mute.day = close.date
+    WHERE close.date BETWEEN $first AND $last AND close.is_final AND candle.is_final
+        AND ends_with(close.source, 'coins/markets')
+        AND close.price_usd NOT BETWEEN 0.9 * candle.low AND 1.1 * candle.high""",
 )
 
 _TRAILING_DAYS = 60
@@ -102,7 +102,7 @@ _PRICES_ARE_FRESH = Rule(
 )
 
 RULES = (
-    _CLOSE_WITHIN_CANDLE,
+    CLOSE_WITHIN_CANDLE,
     _prices_do_not_jump("market_caps", "price_usd", "ohlc_daily", "close"),
     _prices_do_not_jump("ohlc_daily", "close", "market_caps", "price_usd"),
     _PRICES_ARE_FRESH,
