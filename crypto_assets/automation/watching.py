@@ -86,7 +86,8 @@ def look_after(
         write_metrics(settings.home, None, wrong)
         return None
     if known is None:
-        kept = [asdict(finding) for finding in health.findings]
+        # What withholds a publication is not of the published rows, and is looked up each time.
+        kept = [asdict(finding) for finding in health.findings if not finding.withholds]
         book.keep(_FINDINGS, {"of": looked_at, "found": kept})
     wrong = conditions(health, settings)
     wrong_now = [one for one in wrong if not one.is_suspended]

@@ -18,7 +18,7 @@ from crypto_assets.monitoring.health import examine
 from crypto_assets.sandbox import Market
 from crypto_assets.settings import validated
 from crypto_assets.tables import TABLES
-from crypto_assets.warehouse.publishing import publish_run
+from crypto_assets.warehouse.publishing import Debounce, publish_run, read_state
 from crypto_assets.warehouse.session import warehouse_lock
 from crypto_assets_tests.lab import NOON, WEEK, Lab, open_lab
 from crypto_assets_tests.monitoring.prometheus import parsed
@@ -163,6 +163,19 @@ def test_a_withheld_publication_is_told_and_hides_that_tables_are_late(
     watched.at(NOON)
     assert look(watched) == []
     assert hook.titles[1:] == ["crypto_assets: over: fear_greed fails its check source_fits_home"]
+
+
+def test_what_is_mended_is_over_also_where_its_publication_is_put_off(
+    watched: Lab, hook: Webhook
+) -> None:
+    break_rule(watched)
+    assert look(watched) == ["check:fear_greed.source_fits_home"]
+    with watched.warehouse.session("a test") as connection:
+        connection.execute("UPDATE fear_greed SET source = 'sandbox' WHERE source = 'nowhere'")
+    before = read_state(watched.home).version
+    assert publish_run(watched.home, "a test", Debounce(0, 60)).version == before
+    assert look(watched) == []
+    assert hook.titles[-1] == "crypto_assets: over: fear_greed fails its check source_fits_home"
 
 
 def drop_coin(lab: Lab) -> None:
