@@ -236,6 +236,7 @@ def test_loading_touches_neither_disk_nor_network_and_warns_of_nothing(tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_workspace_loads_from_the_top_level_files(tmp_path: Path) -> None:
     for name in ("workspace.yaml", "dagster.yaml", "pyproject.toml"):
         (tmp_path / name).write_bytes((TOP / name).read_bytes())

@@ -39,6 +39,7 @@ def test_the_tick_at_midnight_closes_a_day_with_one_call(
         assert 1 <= calls(lab) <= 2
 
 
+@pytest.mark.slow
 def test_a_snapshot_of_seconds_before_midnight_does_not_stand_in_for_the_tick_after_it(
     tmp_path: Path, market: Market
 ) -> None:
@@ -70,6 +71,7 @@ def test_a_snapshot_of_seconds_before_midnight_does_not_stand_in_for_the_tick_af
         assert calls(lab) == 0
 
 
+@pytest.mark.slow
 def test_final_days_cost_nothing_the_second_time(tmp_path: Path, market: Market) -> None:
     first = TODAY - timedelta(days=40)
     tables = ["market_caps", "ohlc_daily", "ohlc_hourly"]

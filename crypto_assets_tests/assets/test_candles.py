@@ -37,6 +37,7 @@ def test_candles_stamped_at_their_close_are_stored_by_their_open(
         assert stored["volume_usd"].isna().all()
 
 
+@pytest.mark.slow
 def test_the_forming_candle_is_not_final_and_is_replaced_once_it_is(lab: Lab) -> None:
     lab.run(["ohlc_hourly", "ohlc_daily"], TODAY)
     forming = lab.sql("FROM ohlc_hourly WHERE coin_id = 'bitcoin' ORDER BY open_time")
@@ -62,6 +63,7 @@ def test_sessions_are_asia_europe_and_us_by_the_hour(lab: Lab) -> None:
     assert rows.to_numpy().tolist() == [["Asia", 0, 7, 8], ["Europe", 8, 15, 8], ["US", 16, 23, 8]]
 
 
+@pytest.mark.slow
 def test_a_free_plan_gives_true_daily_candles_for_thirty_days_and_says_where_it_guesses(
     tmp_path: Path, market: Market
 ) -> None:
@@ -81,6 +83,7 @@ def test_a_free_plan_gives_true_daily_candles_for_thirty_days_and_says_where_it_
         np.testing.assert_allclose(guessed[OHLC], rough[OHLC], rtol=0.05)
 
 
+@pytest.mark.slow
 def test_a_guessed_candle_where_two_requests_meet_spans_its_whole_day(
     tmp_path: Path, market: Market
 ) -> None:

@@ -22,6 +22,7 @@ def fault_on(lab: Lab, kind: str, *coins: str, **rule: object) -> None:
     lab.server.faults.add(*({"kind": kind, "coin_id": coin, **rule} for coin in coins))
 
 
+@pytest.mark.slow
 def test_a_provider_that_is_late_is_asked_again(lab: Lab) -> None:
     chart = {"endpoint": "coins/{id}/market_chart"}
     lab.server.faults.add({"kind": "missing_day", "date": str(YESTERDAY), "match": chart})
@@ -88,6 +89,7 @@ def test_a_second_run_of_closed_hours_makes_no_call(lab: Lab) -> None:
     assert lab.server.stats()["calls"].get("coingecko/coins/{id}/ohlc/range") is None
 
 
+@pytest.mark.slow
 def test_coins_at_the_edge_of_the_universe_come_and_go_without_gaps(
     tmp_path: Path, market: Market
 ) -> None:
@@ -236,6 +238,7 @@ def test_a_renamed_fund_does_not_count_twice(lab: Lab) -> None:
     assert len(told)
 
 
+@pytest.mark.slow
 def test_a_plan_with_true_candles_replaces_guessed_ones(tmp_path: Path, market: Market) -> None:
     free = {"plan": "demo", "api_key": "CG-sandbox-test", "calls_per_minute": 100_000}
     first = YESTERDAY - timedelta(days=50)

@@ -125,6 +125,7 @@ def test_a_second_run_of_closed_days_makes_no_call(lab: Lab) -> None:
     assert lab.server.stats()["total"] == 0
 
 
+@pytest.mark.slow
 def test_pages_that_move_while_they_are_read_lose_and_double_nobody(
     tmp_path: Path, market: Market
 ) -> None:

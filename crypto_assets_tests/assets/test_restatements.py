@@ -195,6 +195,7 @@ def test_days_downstream_become_stale_and_are_calculated_again(lab: Lab) -> None
 # What did not.
 
 
+@pytest.mark.slow
 def test_unchanged_values_change_nothing_but_are_asked_for(lab: Lab) -> None:
     before = everything(lab)
     assert recheck(lab.at(NIGHT)).success
@@ -254,6 +255,7 @@ def test_a_close_that_a_midnight_snapshot_told_is_not_flagged(lab: Lab) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_day_that_does_not_come_again_is_not_missing(lab: Lab) -> None:
     lab.server.faults.add({"kind": "missing_day", "date": str(DAY)})
     before = everything(lab)
@@ -268,6 +270,7 @@ def test_a_coin_the_provider_no_longer_knows_keeps_its_rows_and_has_no_gaps(lab:
     same(before, everything(lab))
 
 
+@pytest.mark.slow
 def test_known_gaps_stay_as_they_are(tmp_path: Path, market: Market) -> None:
     with open_lab(tmp_path, market, restatements=ALL) as lab:
         lab.server.faults.add({"kind": "missing_day", "coin_id": "ethereum", "date": str(DAY)})
@@ -330,6 +333,7 @@ def test_over_the_days_every_coin_has_its_turn(tmp_path: Path, market: Market) -
         assert seen == [3, 6, 9, 10]
 
 
+@pytest.mark.slow
 def test_with_more_turns_than_coins_each_is_asked_for_once(tmp_path: Path, market: Market) -> None:
     with open_lab(tmp_path, market, restatements={"coins_a_day": 50}, universe=FEW) as lab:
         lab.run(["market_caps"], FIRST, YESTERDAY)

@@ -227,6 +227,7 @@ def test_a_second_run_of_closed_days_makes_no_call(lab: Lab, table: str) -> None
     assert asked(lab) == {}
 
 
+@pytest.mark.slow
 def test_an_answer_with_a_hole_is_asked_for_again(lab: Lab) -> None:
     hole = {"kind": "missing_day", "coin_id": "ethereum", "date": str(YESTERDAY)}
     chart = {"endpoint": "coins/{id}/market_chart"}
@@ -286,6 +287,7 @@ def test_a_batch_that_breaks_its_contract_refuses_the_answers_behind_it(lab: Lab
     assert refused == ["told"]
 
 
+@pytest.mark.slow
 def test_hours_of_the_running_day_are_asked_for_again_once_the_provider_has_newer_ones(
     lab: Lab,
 ) -> None:
@@ -298,6 +300,7 @@ def test_hours_of_the_running_day_are_asked_for_again_once_the_provider_has_newe
     assert asked(lab) == {"coins/{id}/ohlc/range": 10}
 
 
+@pytest.mark.slow
 def test_a_snapshot_is_asked_for_again_after_half_a_minute(lab: Lab) -> None:
     lab.run(["market_caps"], TODAY)
     asked(lab)
@@ -309,6 +312,7 @@ def test_a_snapshot_is_asked_for_again_after_half_a_minute(lab: Lab) -> None:
     assert row["price_usd"].item() == lab.market.price("bitcoin", lab.now)
 
 
+@pytest.mark.slow
 def test_a_day_that_was_running_when_it_was_answered_is_asked_for_once_it_is_over(
     lab: Lab,
 ) -> None:

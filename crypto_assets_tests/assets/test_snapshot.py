@@ -43,6 +43,7 @@ def test_a_snapshot_row_says_what_every_table_says(lab: Lab) -> None:
     assert row["is_final"]
 
 
+@pytest.mark.slow
 def test_coins_without_a_fund_have_no_flow_rather_than_zero(lab: Lab) -> None:
     lab.run(list(TABLES), DAY - timedelta(days=2), DAY)
     flows = lab.sql("SELECT coin_id, etf_net_flow_usd FROM daily_snapshot WHERE date = ?", DAY)

@@ -99,6 +99,7 @@ def test_old_runs_go_unless_they_made_the_newest_of_a_day(
     assert [record.run_id for record in told] == [newest]
 
 
+@pytest.mark.slow
 def test_a_day_is_told_by_every_table_of_its_own(
     settings: Settings, instance: dg.DagsterInstance
 ) -> None:
@@ -108,6 +109,7 @@ def test_a_day_is_told_by_every_table_of_its_own(
     assert runs(instance) == {of_ranks, of_moods}
 
 
+@pytest.mark.slow
 def test_the_newest_of_a_table_without_days_stays_too(
     settings: Settings, instance: dg.DagsterInstance
 ) -> None:

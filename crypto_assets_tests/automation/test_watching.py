@@ -364,6 +364,7 @@ def heal(lab: Lab) -> None:
     assert lab.run(["ohlc_daily"], YESTERDAY).succeeded
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_wanted", [True, False])
 def test_healed_days_are_told_once_as_a_digest_even_without_the_report(
     watched: Lab, hook: Webhook, is_wanted: bool

@@ -267,7 +267,7 @@ STEP = st.tuples(NAMES, st.booleans(), st.booleans(), st.booleans())
 
 
 @settings(
-    max_examples=40,
+    max_examples=20,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -152,6 +152,7 @@ def test_only_coingecko_costs_credits() -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plan", ["demo", "analyst"])
 def test_more_coins_and_more_ticks_never_cost_less(plan: str) -> None:
     costs = [budget(settings_of(plan, universe={"tracked": n})).credits for n in (1, 50, 250, 251)]
@@ -160,6 +161,7 @@ def test_more_coins_and_more_ticks_never_cost_less(plan: str) -> None:
     assert rare < budget(settings_of(plan)).credits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("plan", "sections"),
     [

@@ -128,6 +128,7 @@ def test_a_single_partition_is_weighed_as_well(tmp_path: Path, market: Market) -
         assert lab.server.stats()["total"] == 0
 
 
+@pytest.mark.slow
 def test_a_job_within_the_month_runs(tmp_path: Path, market: Market) -> None:
     with metered(tmp_path, market, credits=2) as lab:
         assert start_job(lab, "market_refresh", TODAY, TODAY).success
@@ -216,6 +217,7 @@ def test_what_is_over_used_is_told_as_nothing_left(tmp_path: Path, market: Marke
         refuse_beyond_budget(lab.settings, ["ohlc_daily"], (YESTERDAY, YESTERDAY))
 
 
+@pytest.mark.slow
 def test_a_run_that_needs_no_credit_may_start_when_none_is_left(
     tmp_path: Path, market: Market
 ) -> None:

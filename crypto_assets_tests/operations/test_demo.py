@@ -129,6 +129,7 @@ def test_a_home_whose_path_looks_like_yaml_keeps_its_history_to_itself(tmp_path:
     assert [path.name for path in tmp_path.iterdir()] == [home.name]
 
 
+@pytest.mark.slow
 def test_the_sandbox_of_a_demo_ends_when_the_demo_is_killed(tmp_path: Path) -> None:
     mark = f"mark-{uuid.uuid4()}"
     process = subprocess.Popen(

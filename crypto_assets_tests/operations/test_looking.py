@@ -65,6 +65,7 @@ def test_status_shows_every_table_and_the_publication(demo: Demo) -> None:
     assert "Missing" not in done.out
 
 
+@pytest.mark.slow
 def test_status_names_the_coins_that_are_missing_and_why(tmp_path: Path, market: Market) -> None:
     with open_lab(tmp_path, market, universe={"tracked": 30}) as lab:
         lab.server.faults.add({"kind": "status", "code": 500, "match": {"coin_id": "solana"}})

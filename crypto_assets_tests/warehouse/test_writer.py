@@ -598,6 +598,7 @@ for generation in range({first}, 10**6):
 """
 
 
+@pytest.mark.slow
 def test_a_killed_write_leaves_the_table_as_before_or_after(
     warehouse: Warehouse, start: Start
 ) -> None:
@@ -620,6 +621,7 @@ def test_a_killed_write_leaves_the_table_as_before_or_after(
         first = begun + 1
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_table_as_before(warehouse: Warehouse, start: Start) -> None:
     warehouse.write(Batch(caps((D1, "a", 1.0))), to())
     child = start("""
