@@ -71,6 +71,11 @@ def survey(settings: Settings) -> Survey:
         book.close()
 
 
+def _without_suspension(condition: Condition) -> dict[str, Any]:
+    """Return a condition's fields; what is suspended is not told at all."""
+    return {name: value for name, value in asdict(condition).items() if name != "is_suspended"}
+
+
 def as_tree(found: Survey) -> dict[str, Any]:
     """Return all of it as JSON would have it; names are stable."""
     health = found.health
@@ -78,7 +83,7 @@ def as_tree(found: Survey) -> dict[str, Any]:
         "at": health.at,
         "is_fine": found.is_fine,
         "conditions": [
-            asdict(condition) | {"since": found.since.get(condition.key)}
+            _without_suspension(condition) | {"since": found.since.get(condition.key)}
             for condition in found.wrong
         ],
         "tables": {
