@@ -605,7 +605,7 @@ def _print_status(console: "Console", found: "Survey") -> None:
             "LATE" if health.freshness[table.name].is_late else "yes",
             table.unfinished or "",
             health.missing_days.get(table.name, ""),
-            sum(finding.table == table.name for finding in health.findings) or "",
+            len(health.failed_checks[table.name]) or "",
         ]
         for table in health.tables
     ]

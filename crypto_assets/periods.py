@@ -74,6 +74,11 @@ def day_closed_by_snapshot(observed_at: datetime) -> date | None:
     return None
 
 
+def is_weekend(day: date) -> bool:
+    """Tell whether US exchanges are closed on a day of the week."""
+    return day.weekday() >= 5
+
+
 def days(first: date, last: date) -> Iterator[date]:
     """Yield every day from `first` to `last`, both included."""
     for offset in range((last - first).days + 1):

@@ -356,6 +356,10 @@ class ScheduleSettings(_Section):
     status_report: Cron = Field("0 7 * * *", description="The report of the day.")
     enabled: bool = Field(True, description="Whether schedules and sensors run by default.")
 
+    def cron(self, name: str) -> str:
+        """Return the cron expression of a schedule by its name here."""
+        return str(getattr(self, name))
+
 
 class SandboxSettings(_Section):
     """Present only in a sandbox home: the providers are stood in for on loopback."""

@@ -10,7 +10,7 @@ from crypto_assets.assets.days import begun_days, due_days
 from crypto_assets.assets.deliveries import Page, Refusal
 from crypto_assets.assets.fetching import fail_if_too_much_missing, fetch_each
 from crypto_assets.assets.platform import Platform
-from crypto_assets.periods import DAY
+from crypto_assets.periods import DAY, is_weekend
 from crypto_assets.providers.farside import EtfFlows
 from crypto_assets.providers.http import Fetched
 from crypto_assets.tables import ETF_FLOWS
@@ -21,7 +21,6 @@ from crypto_assets.warehouse.writer import Batch, Batches
 ASSETS = ("btc", "eth", "sol")
 # The short pages hold about 20 trading days.
 RECENT_DAYS = 20
-_SATURDAY = 5
 
 
 def etf_flows(
@@ -62,7 +61,7 @@ def refused_batch(query: Query, page: Page) -> Batch:
     )
     present = set(stored["date"].dt.date)
     due = due_days(ETF_FLOWS, page.first, page.last, page.checked_at)
-    lacking = [day for day in due if day.weekday() < _SATURDAY and day not in present]
+    lacking = [day for day in due if not is_weekend(day) and day not in present]
     gaps = [Gap(page.asset, day, "missing", str(page.refusal)) for day in lacking]
     return Batch(pd.DataFrame(), Inspection({page.asset: lacking}, gaps, page.checked_at))
 
@@ -94,7 +93,7 @@ def page_batch(fetched: Fetched[EtfFlows], part: Page) -> Batch:
 
 def _gap(asset: str, day: date, fetched: Fetched[EtfFlows], known: pd.DataFrame) -> Gap:
     """Say why a day has no flows: markets closed, before the first fund, or not told yet."""
-    if day.weekday() >= _SATURDAY:
+    if is_weekend(day):
         return Gap(asset, day, "no_data_at_provider", "weekend")
     if day in fetched.data.refused:
         return Gap(asset, day, "missing", fetched.data.refused[day])

@@ -121,33 +121,34 @@ def needed_places(platform: Platform, now: datetime) -> dict[Place, datetime | N
                 "SELECT table_name, date, is_final, asked_at FROM coverage"
             ).fetchall()
         }
-        approximate = connection.execute(
-            f"SELECT DISTINCT table_name, day FROM ({gap_days_sql()}) WHERE state = 'approximate'"
-        ).fetchall()
+        approximate = set(
+            connection.execute(
+                f"SELECT table_name, day FROM ({gap_days_sql()}) WHERE state = 'approximate'"
+            ).fetchall()
+        )
+        ever = {"first": platform.settings.history.start, "last": now.date()}
         doubted = {
             (name, day)
             for name, sql in DOUBTED.items()
-            for _, day in connection.execute(sql).fetchall()
+            for _, day in connection.execute(sql, ever).fetchall()
         }
         # No later day would bring it by itself.
-        is_list_late = freshness(connection, platform.settings, now)[COIN_LIST.name].is_late
+        (the_list,) = freshness(connection, platform.settings, now, [COIN_LIST.name]).values()
     found: dict[Place, datetime | None] = {}
     for table in partitioned():
         if table.derived:
             continue
-        reach = _reach(platform, table, now)
-        for day in days(*reach):
-            is_final, asked_at = told.get((table.name, day), (False, None))
-            if not is_final:
-                found[table.name, day] = asked_at
-            elif (table.name, day) in doubted:
-                # Rows that are confirmed do not change, so that each asking has to count.
-                found[table.name, day] = now
         exact_from = _exact_from(platform, table)
-        for name, day in approximate:
-            if name == table.name and exact_from and max(exact_from, reach[0]) <= day <= reach[1]:
-                found[name, day] = told.get((name, day), (False, None))[1]
-    if is_list_late:
+        for day in days(*_reach(platform, table, now)):
+            place = table.name, day
+            is_final, asked_at = told.get(place, (False, None))
+            can_be_exact = place in approximate and exact_from and day >= exact_from
+            if not is_final or can_be_exact:
+                found[place] = asked_at
+            elif place in doubted:
+                # Rows that are confirmed do not change, so that each asking has to count.
+                found[place] = now
+    if the_list.is_late:
         found[COIN_LIST.name, now.date()] = None
     return found
 

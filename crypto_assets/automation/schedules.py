@@ -11,7 +11,7 @@ import dagster as dg
 from crypto_assets.assets.resource import RECHECK_TAG
 from crypto_assets.automation import jobs
 from crypto_assets.periods import DAY
-from crypto_assets.settings import RestatementSettings, ScheduleSettings, Settings, ticks
+from crypto_assets.settings import RestatementSettings, Settings, ticks
 from crypto_assets.warehouse.io_manager import RANGE_TAGS
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def build_upkeep_schedules(
         dg.ScheduleDefinition(
             name=f"{name}_schedule",
             job=job,
-            cron_schedule=_cron(settings.schedules, name),
+            cron_schedule=settings.schedules.cron(name),
             execution_timezone="UTC",
             description=job.description,
             default_status=_default_status(settings),
@@ -119,7 +119,7 @@ def build_upkeep_schedules(
 
 def scheduled_ticks(settings: Settings) -> list[tuple[str, Callable[[datetime], Tick]]]:
     """Return each schedule's cron expression and what its ticks ask for."""
-    return [(_cron(settings.schedules, name), tick) for name, (_, tick) in _ticks(settings).items()]
+    return [(settings.schedules.cron(name), tick) for name, (_, tick) in _ticks(settings).items()]
 
 
 def range_tags(first: date, last: date) -> dict[str, str]:
@@ -146,7 +146,7 @@ def _schedule(
     return dg.ScheduleDefinition(
         name=f"{job.name}_schedule",
         job=job,
-        cron_schedule=_cron(settings.schedules, name),
+        cron_schedule=settings.schedules.cron(name),
         execution_timezone="UTC",
         execution_fn=request,
         description=job.description,
@@ -157,7 +157,3 @@ def _schedule(
 def _default_status(settings: Settings) -> dg.DefaultScheduleStatus:
     statuses = dg.DefaultScheduleStatus
     return statuses.RUNNING if settings.schedules.enabled else statuses.STOPPED
-
-
-def _cron(schedules: ScheduleSettings, name: str) -> str:
-    return str(getattr(schedules, name))

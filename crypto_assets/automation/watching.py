@@ -17,7 +17,7 @@ from crypto_assets.monitoring.alerts import AlertBook, Message
 from crypto_assets.monitoring.attempts import AttemptsError
 from crypto_assets.monitoring.channels import channels
 from crypto_assets.monitoring.condition import Condition
-from crypto_assets.monitoring.conditions import UNDELIVERED, conditions, unreadable
+from crypto_assets.monitoring.conditions import UNDELIVERED, conditions, standing, unreadable
 from crypto_assets.monitoring.daemons import Seen, observe
 from crypto_assets.monitoring.findings import Finding
 from crypto_assets.monitoring.health import TWO_DAEMONS, Health, examine
@@ -90,10 +90,9 @@ def look_after(
         kept = [asdict(finding) for finding in health.findings if not finding.withholds]
         book.keep(_FINDINGS, {"of": looked_at, "found": kept})
     wrong = conditions(health, settings)
-    wrong_now = [one for one in wrong if not one.is_suspended]
     book.update([one for one in wrong if _is_told(one, settings)], to, health.at)
     book.deliver(to, health.at)
-    write_metrics(settings.home, health, wrong_now)
+    write_metrics(settings.home, health, standing(wrong))
     return health
 
 
@@ -128,7 +127,7 @@ def status_report(
         newly, healed_days = _healed(settings, book, missing, health.at.date())
         text = report(
             health,
-            [one for one in conditions(health, settings) if not one.is_suspended],
+            standing(conditions(health, settings)),
             book.since(),
             _ended(instance),
             healed_days,

@@ -45,7 +45,8 @@ def _table_checks(table: str, rules: list[Rule]) -> dg.AssetChecksDefinition:
         days = _days(context, table, platform)
         with platform.warehouse.session(f"checking {table}") as connection:
             if FRESH in chosen:
-                told = freshness(connection, platform.settings, platform.clock.now())
+                now = platform.clock.now()
+                told = freshness(connection, platform.settings, now, [table])
                 yield freshness_result(told[table])
             for rule in rules:
                 if rule.name in chosen:

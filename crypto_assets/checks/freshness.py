@@ -3,7 +3,7 @@
 What was materialized when says nothing here: an old day filled again makes no table fresh.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import lru_cache
@@ -12,7 +12,7 @@ from itertools import pairwise
 import dagster as dg
 import duckdb
 
-from crypto_assets.periods import DAY, HOUR, midnight
+from crypto_assets.periods import DAY, HOUR, is_weekend, midnight
 from crypto_assets.settings import Settings, ticks
 from crypto_assets.tables import TABLES
 from crypto_assets.warehouse.gaps import gap_days_sql
@@ -25,7 +25,6 @@ FRESH_DESCRIPTION = "The rows reach as far as the schedules should have brought 
 _REUSE = timedelta(minutes=10)
 # Longer than any pause between two ticks of a month.
 _HORIZON_DAYS = 70
-_SATURDAY = 5
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,10 @@ _DEMANDS: dict[str, _Demand] = {
 
 
 def freshness(
-    connection: duckdb.DuckDBPyConnection, settings: Settings, now: datetime
+    connection: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    now: datetime,
+    tables: Iterable[str] = TABLES,
 ) -> dict[str, Freshness]:
     """Return, by table, how far it reaches and how far it should at `now`.
 
@@ -126,9 +128,10 @@ def freshness(
     began = row[0] if row else None
     latest = now - timedelta(minutes=settings.freshness.grace_minutes)
     found = {}
-    for table in TABLES:
+    for table in tables:
         demand = _DEMANDS[table]
-        tick = last_tick(_cron(settings, table), latest, first_of_day=demand.first_of_day)
+        cron = settings.schedules.cron(demand.schedule)
+        tick = last_tick(cron, latest, first_of_day=demand.first_of_day)
         day = tick.date() if tick else now.date()
         values = {"day": day} if "$day" in demand.reaches else {}
         told = connection.execute(demand.reaches, values).fetchone()
@@ -172,12 +175,13 @@ def freshness_policies(settings: Settings) -> Mapping[str, dg.FreshnessPolicy]:
         return {}
     grace = timedelta(minutes=settings.freshness.grace_minutes)
     today = settings.clock.today()
+    pauses = {
+        table: _longest_pause(settings.schedules.cron(demand.schedule), today, demand.first_of_day)
+        for table, demand in _DEMANDS.items()
+    }
     return {
-        table: dg.FreshnessPolicy.time_window(
-            fail_window=_longest_pause(_cron(settings, table), today, _DEMANDS[table].first_of_day)
-            + grace
-        )
-        for table in TABLES
+        table: dg.FreshnessPolicy.time_window(fail_window=pause + grace)
+        for table, pause in pauses.items()
     }
 
 
@@ -192,13 +196,9 @@ def _longest_pause(cron: str, today: date, first_of_day: bool) -> timedelta:
     return max(pauses, default=_HORIZON_DAYS * DAY)
 
 
-def _cron(settings: Settings, table: str) -> str:
-    return str(getattr(settings.schedules, _DEMANDS[table].schedule))
-
-
 def _trading_days_before(day: date, count: int) -> date:
     """Return the weekday that lies `count` weekdays before a day."""
     while count:
         day -= DAY
-        count -= day.weekday() < _SATURDAY
+        count -= not is_weekend(day)
     return day

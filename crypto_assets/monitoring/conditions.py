@@ -3,7 +3,7 @@
 Belongs here: the judgement. Does not belong here: figures (`health`), telling (`alerts`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 
 from crypto_assets.monitoring.condition import Condition
@@ -37,6 +37,11 @@ def conditions(health: Health, settings: Settings) -> list[Condition]:
         *_alerts(health, settings),
     ]
     return sorted(found, key=lambda condition: not condition.is_error)
+
+
+def standing(found: Iterable[Condition]) -> list[Condition]:
+    """Return those that are not suspended."""
+    return [condition for condition in found if not condition.is_suspended]
 
 
 def unreadable(error: Exception, settings: Settings) -> Condition:

@@ -71,6 +71,14 @@ class Health:
     """Whether the last look at their heartbeats saw more than one."""
 
     @property
+    def failed_checks(self) -> dict[str, list[str]]:
+        """By table, the checks that fail."""
+        checks: dict[str, list[str]] = {table.name: [] for table in self.tables}
+        for finding in self.findings:
+            checks.setdefault(finding.table, []).append(finding.check)
+        return checks
+
+    @property
     def missing_days(self) -> dict[str, int]:
         """By table, how many days of its series are missing."""
         counts: dict[str, int] = {}
@@ -113,7 +121,7 @@ def examine(
     try:
         with connect(home) as connection:
             health.tables.extend(table_states(connection, now))
-            health.missing.extend(missing_days(connection, health.tables, now))
+            health.missing.extend(missing_days(connection, health.tables))
             health.freshness.update(freshness(connection, settings, now))
             found = findings(connection, now.date()) if known_findings is None else known_findings
     except duckdb.Error as error:

@@ -1,6 +1,6 @@
 """What a home holds: tables, gaps, publication and runs. Reads only."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
@@ -10,7 +10,7 @@ import duckdb
 from crypto_assets.periods import intervals
 from crypto_assets.tables import TABLES
 from crypto_assets.warehouse import publishing
-from crypto_assets.warehouse.coverage import unfinished_closed_days, untold_days
+from crypto_assets.warehouse.coverage import due_days, told_days
 from crypto_assets.warehouse.errors import WarehouseError
 from crypto_assets.warehouse.gaps import gap_days_sql
 from crypto_assets.warehouse.reading import connect
@@ -29,6 +29,8 @@ class TableState:
     last_final: date | None = None
     unfinished: int = 0
     """Closed days since the first one that are due and not final."""
+    untold: tuple[tuple[date, date], ...] = ()
+    """Intervals of such days of which nothing is told at all."""
 
 
 SeriesDay = tuple[str, str, date]
@@ -63,7 +65,7 @@ def look(home: Path, now: datetime) -> HomeState:
     publication = read_publication(home)
     with connect(home) as connection:
         tables = table_states(connection, now)
-        missing = missing_days(connection, tables, now)
+        missing = missing_days(connection, tables)
     return HomeState(tables, missing, publication, publishing.is_behind(home))
 
 
@@ -88,24 +90,23 @@ def read_publication(home: Path) -> publishing.Publication:
 
 def table_states(connection: duckdb.DuckDBPyConnection, now: datetime) -> list[TableState]:
     """Return the state of each table at `now`."""
-    return [_table(connection, name, now) for name in TABLES]
+    told = told_days(connection)
+    return [_table(connection, name, told.get(name, {}), now) for name in TABLES]
 
 
 def missing_days(
-    connection: duckdb.DuckDBPyConnection, tables: Sequence[TableState], now: datetime
+    connection: duckdb.DuckDBPyConnection, tables: Sequence[TableState]
 ) -> list[Missing]:
     """Return what is missing and may still come, newest first; also days never asked for."""
     rows = connection.execute(
         "SELECT table_name, series, first_day, last_day, reason FROM gaps WHERE state = 'missing'"
     ).fetchall()
     found = [Missing(*row) for row in rows]
-    for table in tables:
-        if table.first is not None:
-            untold = untold_days(connection, TABLES[table.name], table.first, now)
-            found += [
-                Missing(table.name, EVERY_SERIES, first, last, "never fetched")
-                for first, last in intervals(untold)
-            ]
+    found += [
+        Missing(table.name, EVERY_SERIES, first, last, "never fetched")
+        for table in tables
+        for first, last in table.untold
+    ]
     return sorted(found, key=lambda gap: (-gap.last.toordinal(), gap.table, gap.series))
 
 
@@ -123,7 +124,9 @@ def withheld(publication: publishing.Publication) -> str:
     )
 
 
-def _table(connection: duckdb.DuckDBPyConnection, name: str, now: datetime) -> TableState:
+def _table(
+    connection: duckdb.DuckDBPyConnection, name: str, told: Mapping[date, bool], now: datetime
+) -> TableState:
     table = TABLES[name]
     if table.time_column is None:
         row = connection.execute(f"SELECT count(*) FROM {quoted(name)}").fetchone()
@@ -136,5 +139,7 @@ def _table(connection: duckdb.DuckDBPyConnection, name: str, now: datetime) -> T
     if row is None or row[1] is None:
         return TableState(name, 0)
     rows, first, last, last_final = row
-    unfinished = len(unfinished_closed_days(connection, table, first, now))
-    return TableState(name, rows, first, last, last_final, unfinished)
+    due = due_days(table, first, now)
+    unfinished = sum(not told.get(day) for day in due)
+    untold = tuple(intervals(day for day in due if day not in told))
+    return TableState(name, rows, first, last, last_final, unfinished, untold)

@@ -62,7 +62,7 @@ def _lines(health: Health) -> Iterator[str]:
         (
             "table_failed_checks",
             "Rules that rows of the last days break.",
-            [sum(f.table == table.name for f in health.findings) for table in tables],
+            [len(health.failed_checks[table.name]) for table in tables],
         ),
     ):
         yield from _metric(name, help_text, dict(zip(by_table, values, strict=True)))

@@ -71,7 +71,6 @@ def _tables(health: Health) -> Iterator[str]:
     yield "|---|---:|---|---|---|---:|---:|"
     for table in health.tables:
         fresh = health.freshness[table.name]
-        failed = sum(finding.table == table.name for finding in health.findings)
         cells = [
             table.name,
             f"{table.rows:,}",
@@ -79,7 +78,7 @@ def _tables(health: Health) -> Iterator[str]:
             table.last_final or "",
             "late" if fresh.is_late else "yes",
             health.missing_days.get(table.name, 0),
-            failed,
+            len(health.failed_checks[table.name]),
         ]
         yield "| " + " | ".join(map(str, cells)) + " |"
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from crypto_assets.assets.platform import Platform
+from crypto_assets.monitoring.conditions import LOW_DISK_BYTES
 from crypto_assets.operations import home
 from crypto_assets.operations.errors import OperationError
 from crypto_assets.providers.errors import ProviderError
 from crypto_assets.settings import Settings
 
-_LOW_DISK_BYTES = 2 * 1024**3
 # Long enough for one answer, too short to wait out a rate limit.
 _PATIENCE_SECONDS = 3.0
 
@@ -85,7 +85,7 @@ def _disk(settings: Settings) -> Finding:
     existing = next(p for p in (settings.home, *settings.home.parents) if p.exists())
     free = shutil.disk_usage(existing).free
     told = f"{free / 1024**3:.1f} GB free"
-    if free < _LOW_DISK_BYTES:
+    if free < LOW_DISK_BYTES:
         return Finding("disk", False, f"only {told}: make room for at least 2 GB")
     return Finding("disk", True, told)
 

@@ -1,5 +1,6 @@
 """`crypto-assets status`: a home's health, what is wrong with it, and both for programs."""
 
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -7,9 +8,9 @@ from typing import Any
 from crypto_assets.automation.watching import job_names
 from crypto_assets.monitoring.alerts import AlertBook
 from crypto_assets.monitoring.condition import Condition
-from crypto_assets.monitoring.conditions import conditions
+from crypto_assets.monitoring.conditions import conditions, standing
 from crypto_assets.monitoring.health import Health, examine
-from crypto_assets.monitoring.looking import read_publication
+from crypto_assets.monitoring.looking import TableState, read_publication
 from crypto_assets.operations import home
 from crypto_assets.settings import Settings
 
@@ -63,17 +64,13 @@ def survey(settings: Settings) -> Survey:
         read_publication(settings.home)
     with home.open_instance(settings) as instance:
         health = examine(settings, instance, job_names())
-    book = AlertBook(settings.home)
-    try:
-        wrong = [one for one in conditions(health, settings) if not one.is_suspended]
-        return Survey(health, wrong, book.since())
-    finally:
-        book.close()
+    with closing(AlertBook(settings.home)) as book:
+        return Survey(health, standing(conditions(health, settings)), book.since())
 
 
-def _without_suspension(condition: Condition) -> dict[str, Any]:
-    """Return a condition's fields; what is suspended is not told at all."""
-    return {name: value for name, value in asdict(condition).items() if name != "is_suspended"}
+def _without(record: Condition | TableState, left_out: str) -> dict[str, Any]:
+    """Return a record's fields but for one that says nothing here."""
+    return {name: value for name, value in asdict(record).items() if name != left_out}
 
 
 def as_tree(found: Survey) -> dict[str, Any]:
@@ -83,17 +80,17 @@ def as_tree(found: Survey) -> dict[str, Any]:
         "at": health.at,
         "is_fine": found.is_fine,
         "conditions": [
-            _without_suspension(condition) | {"since": found.since.get(condition.key)}
+            _without(condition, "is_suspended") | {"since": found.since.get(condition.key)}
             for condition in found.wrong
         ],
         "tables": {
-            table.name: asdict(table)
+            table.name: _without(table, "untold")
             | {
                 "reaches": health.freshness[table.name].reaches,
                 "wanted": health.freshness[table.name].wanted,
                 "is_late": health.freshness[table.name].is_late,
                 "missing_days": health.missing_days.get(table.name, 0),
-                "failed_checks": [f.check for f in health.findings if f.table == table.name],
+                "failed_checks": health.failed_checks[table.name],
             }
             for table in health.tables
         },

@@ -29,7 +29,7 @@ def unfinished_days(warehouse: Warehouse, first: date, now: datetime) -> list[da
     left = {
         day
         for table in partitioned()
-        for day in days(first, _last_due(table, now))
+        for day in due_days(table, first, now)
         if (table.name, day) not in done
     }
     snapshot_at = row[0] if row else None
@@ -38,26 +38,19 @@ def unfinished_days(warehouse: Warehouse, first: date, now: datetime) -> list[da
     return sorted(left)
 
 
-def unfinished_closed_days(
-    connection: duckdb.DuckDBPyConnection, table: Table, first: date, now: datetime
-) -> list[date]:
-    """Return the closed days from `first` on that are due and not final in a table."""
-    rows = connection.execute(
-        "SELECT date FROM coverage WHERE table_name = ? AND is_final", [table.name]
-    ).fetchall()
-    final = {day for (day,) in rows}
-    return [day for day in days(first, _last_due(table, now)) if day not in final]
+def told_days(connection: duckdb.DuckDBPyConnection) -> dict[str, dict[date, bool]]:
+    """Return, by table, the days of which it tells something, and whether each is final."""
+    told: dict[str, dict[date, bool]] = {table.name: {} for table in partitioned()}
+    for table, day, is_final in connection.execute(
+        "SELECT table_name, date, is_final FROM coverage"
+    ).fetchall():
+        told[table][day] = is_final
+    return told
 
 
-def untold_days(
-    connection: duckdb.DuckDBPyConnection, table: Table, first: date, now: datetime
-) -> list[date]:
-    """Return the closed days from `first` on that are due and of which a table tells nothing."""
-    rows = connection.execute(
-        "SELECT date FROM coverage WHERE table_name = ?", [table.name]
-    ).fetchall()
-    told = {day for (day,) in rows}
-    return [day for day in days(first, _last_due(table, now)) if day not in told]
+def due_days(table: Table, first: date, now: datetime) -> list[date]:
+    """Return the closed days from `first` on that a table should have by now."""
+    return list(days(first, _last_due(table, now)))
 
 
 def _last_due(table: Table, now: datetime) -> date:

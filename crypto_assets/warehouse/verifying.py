@@ -7,6 +7,7 @@ from typing import get_args
 import duckdb
 
 from crypto_assets.tables import TABLES, Table, partitioned
+from crypto_assets.warehouse.audit import count_offenders
 from crypto_assets.warehouse.contents import by_day_sql
 from crypto_assets.warehouse.errors import ContractViolationError
 from crypto_assets.warehouse.gaps import GapState
@@ -104,11 +105,9 @@ def _rules(connection: duckdb.DuckDBPyConnection, table: Table) -> Verdict:
     broken = []
     for rule in all_rules():
         if rule.table == table.name and rule.is_error:
-            found = connection.execute(
-                f"SELECT count(*) FROM ({rule.offenders})", rule.parameters((row[0], row[1]))
-            ).fetchone()
-            if found and found[0]:
-                broken.append(f"{rule.name} ({found[0]} rows)")
+            offending = count_offenders(connection, rule, (row[0], row[1]))
+            if offending:
+                broken.append(f"{rule.name} ({offending} rows)")
     told = f"broken: {', '.join(broken)}; materialize these days again" if broken else ""
     return Verdict(table.name, "quality rules", not broken, told)
 

@@ -345,5 +345,6 @@ def test_closes_to_look_at_again_are_told_by_the_rules_own_condition(
     stored: duckdb.DuckDBPyConnection,
 ) -> None:
     stored.execute(told_by_snapshot("1.2 * c.high"))
-    found = stored.execute(f"FROM ({DOUBTED['market_caps']}) ORDER BY 1").fetchall()
+    days = {"first": MONDAY, "last": MONDAY}
+    found = stored.execute(f"FROM ({DOUBTED['market_caps']}) ORDER BY 1", days).fetchall()
     assert found == [("bitcoin", MONDAY), ("solana", MONDAY)]

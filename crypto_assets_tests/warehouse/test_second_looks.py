@@ -89,7 +89,9 @@ def test_a_snapshots_close_beyond_its_candle_is_asked_for_again(
 
 def doubted(warehouse: Warehouse, table: str) -> list[tuple[str, date]]:
     with warehouse.session("a test") as connection:
-        return connection.execute(DOUBTED[table]).fetchall()
+        return connection.execute(
+            DOUBTED[table], {"first": date(2026, 1, 1), "last": date(2026, 12, 31)}
+        ).fetchall()
 
 
 def test_hours_of_a_day_that_was_restated_are_doubted_until_they_agree(

@@ -7,22 +7,13 @@ from crypto_assets.warehouse.rules.candles import HOURS_CONTRADICT_DAY
 from crypto_assets.warehouse.rules.prices import CLOSE_WITHIN_CANDLE
 from crypto_assets.warehouse.rules.sentiment_and_flows import ACTIVE_FUNDS_REPORT, FUNDS_ARE_KNOWN
 
-_EVER = {"$first": "DATE '1970-01-01'", "$last": "DATE '9999-01-01'"}
-
-
-def _ever(sql: str) -> str:
-    for name, day in _EVER.items():
-        sql = sql.replace(name, day)
-    return sql
-
-
 _CLOSES = f"SELECT coin_id AS series, date AS day FROM ({CLOSE_WITHIN_CANDLE.offenders})"
 
 # A day that was restated since its hours were read: nobody looks at hours again by itself. Few days
 # are, so that the hours of all others are not even read.
 _RESTATED = (
     "(SELECT DISTINCT day AS date, key->>'coin_id' AS coin_id FROM restatements "
-    "WHERE table_name = 'ohlc_daily')"
+    "WHERE table_name = 'ohlc_daily' AND day BETWEEN $first AND $last)"
 )
 _HOURS = f"""
 SELECT coin_id AS series, date AS day FROM (
@@ -44,8 +35,8 @@ SEMI JOIN ({FUNDS_ARE_KNOWN.offenders}) AS strange USING (date, asset)
 """
 
 DOUBTED: dict[str, str] = {
-    "market_caps": _ever(_CLOSES),
+    "market_caps": _CLOSES,
     "ohlc_hourly": _HOURS,
-    "etf_flows": _ever(_FUNDS),
+    "etf_flows": _FUNDS,
 }
-"""By table, a query of the series and days to ask for again."""
+"""By table, a query of the series and days to ask for again, of the days [$first, $last]."""
