@@ -8,7 +8,7 @@ Timestamps are naive UTC `datetime`s, days are `date`s. A row of day D describes
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta, timezone
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Literal
 
 DAY = timedelta(days=1)
@@ -30,7 +30,7 @@ SESSIONS: tuple[Session, ...] = ("Asia", "Europe", "US")
 
 def wall_now() -> datetime:
     """Return the machine's time as naive UTC."""
-    return datetime.now(timezone.utc).replace(tzinfo=None)
+    return datetime.now(UTC).replace(tzinfo=None)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import difflib
 import os
 import re
 from collections.abc import Mapping
-from datetime import date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -103,7 +103,7 @@ def _cron_values(field: str, allowed: tuple[int, int]) -> set[int]:
 def _naive_utc(value: datetime) -> datetime:
     if value.tzinfo is not None:
         try:
-            value = value.astimezone(timezone.utc).replace(tzinfo=None)
+            value = value.astimezone(UTC).replace(tzinfo=None)
         except OverflowError:
             raise ValueError("must be a time between the years 1 and 9999") from None
     return value
@@ -218,7 +218,7 @@ class HistorySettings(_Section):
     @field_validator("start")
     @classmethod
     def _within_reach(cls, value: date) -> date:
-        if not date(2013, 4, 28) <= value <= datetime.now(timezone.utc).date():
+        if not date(2013, 4, 28) <= value <= datetime.now(UTC).date():
             raise ValueError("must be between 2013-04-28 (CoinGecko's first day) and today")
         return value
 

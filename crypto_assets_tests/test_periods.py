@@ -1,6 +1,6 @@
 """Days, windows, closes, finality and the clock, against literals and plain counting."""
 
-from datetime import date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 
 import pytest
@@ -113,12 +113,12 @@ def test_a_frozen_clock_stands_still() -> None:
 
 
 def test_a_clock_never_runs_ahead_of_the_wall() -> None:
-    assert Clock(datetime(2999, 1, 1)).now() <= datetime.now(timezone.utc).replace(tzinfo=None)
+    assert Clock(datetime(2999, 1, 1)).now() <= datetime.now(UTC).replace(tzinfo=None)
 
 
 def test_the_clock_tells_naive_utc(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "Pacific/Kiritimati")
-    before = datetime.now(timezone.utc).replace(tzinfo=None)
+    before = datetime.now(UTC).replace(tzinfo=None)
     told = Clock().now()
     assert told.tzinfo is None
     assert timedelta(0) <= told - before < timedelta(minutes=1)

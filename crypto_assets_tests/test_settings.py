@@ -3,7 +3,7 @@
 import contextlib
 import os
 from collections.abc import Iterator
-from datetime import date, datetime, timezone
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -512,7 +512,7 @@ leaves = st.one_of(
     st.integers(),
     st.floats(),
     st.text(max_size=8),
-    st.datetimes(timezones=st.none() | st.just(timezone.utc)),
+    st.datetimes(timezones=st.none() | st.just(UTC)),
     st.sampled_from(SAYING_TEXTS),
 )
 values = st.sampled_from(SAYING_TEXTS) | st.recursive(

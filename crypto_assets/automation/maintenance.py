@@ -3,7 +3,7 @@
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,7 +56,7 @@ def backup_place(settings: Settings) -> str:
 
 def clear_away(settings: Settings, instance: dg.DagsterInstance) -> Cleared:
     """Prune runs, responses and backups as the settings say; running runs stay."""
-    before = datetime.now(timezone.utc) - timedelta(days=settings.housekeeping.keep_runs_days)
+    before = datetime.now(UTC) - timedelta(days=settings.housekeeping.keep_runs_days)
     old = _old_runs(instance, before) - _runs_of_newest_partitions(instance)
     for run_id in old:
         instance.delete_run(run_id)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -131,7 +131,7 @@ def _schedule(
     name: str, job: "AssetJob", settings: Settings, tick: Callable[[datetime], Tick]
 ) -> dg.ScheduleDefinition:
     def request(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        at = context.scheduled_execution_time.astimezone(timezone.utc).replace(tzinfo=None)
+        at = context.scheduled_execution_time.astimezone(UTC).replace(tzinfo=None)
         asked = tick(at)
         if not asked.tables:
             return dg.SkipReason("The settings ask for nothing: restatements.coins_a_day is 0.")

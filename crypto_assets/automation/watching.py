@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, fields, replace
-from datetime import date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -235,6 +235,6 @@ def _digest(healed: Sequence[tuple[str, str, date]]) -> str:
 
 def _ended(instance: dg.DagsterInstance) -> dict[str, int]:
     """Return how many runs ended within the last 24 hours of the machine's clock, by status."""
-    since = datetime.now(timezone.utc) - timedelta(days=1)
+    since = datetime.now(UTC) - timedelta(days=1)
     runs = instance.get_runs(dg.RunsFilter(updated_after=since))
     return dict(Counter(run.status.value for run in runs if run.is_finished))

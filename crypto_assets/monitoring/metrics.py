@@ -1,7 +1,7 @@
 """The figures of a home in Prometheus's text format, for its node exporter's textfile collector."""
 
 from collections.abc import Iterator
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 from crypto_assets.monitoring.condition import Condition
@@ -99,4 +99,4 @@ def _metric(
 
 
 def _seconds(moment: datetime | None) -> float:
-    return moment.replace(tzinfo=timezone.utc).timestamp() if moment else 0.0
+    return moment.replace(tzinfo=UTC).timestamp() if moment else 0.0

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
@@ -92,8 +92,8 @@ def _state(record: dg.RunRecord, reason: str = "") -> RunState:
     run = record.dagster_run
     stamp = record.end_time or record.start_time
     moment = (
-        datetime.fromtimestamp(stamp, timezone.utc).replace(tzinfo=None)
+        datetime.fromtimestamp(stamp, UTC).replace(tzinfo=None)
         if stamp
-        else record.create_timestamp.astimezone(timezone.utc).replace(tzinfo=None)
+        else record.create_timestamp.astimezone(UTC).replace(tzinfo=None)
     )
     return RunState(run.job_name, run.run_id, run.status.value, moment, reason)

@@ -1,7 +1,7 @@
 """The sandbox's time: the wall clock, or a moment at which it was frozen. Naive UTC everywhere."""
 
 import threading
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - naive UTC is the convention of the whole sandbox
 _TICK_SECONDS = 10
@@ -24,7 +24,7 @@ class Clock:
             frozen_at = self._frozen_at
         if frozen_at is not None:
             return frozen_at
-        wall = datetime.now(timezone.utc).replace(tzinfo=None, microsecond=0)
+        wall = datetime.now(UTC).replace(tzinfo=None, microsecond=0)
         return wall - timedelta(seconds=wall.second % _TICK_SECONDS)
 
     @property
@@ -43,7 +43,7 @@ def naive_utc(moment: datetime) -> datetime:
     """The same instant without a zone; a moment without one is taken as UTC already."""
     if moment.tzinfo is None:
         return moment
-    return moment.astimezone(timezone.utc).replace(tzinfo=None)
+    return moment.astimezone(UTC).replace(tzinfo=None)
 
 
 def parse_moment(text: str) -> datetime:

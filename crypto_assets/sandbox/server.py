@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter
 from contextlib import suppress
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from email.utils import format_datetime
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -296,7 +296,7 @@ class _Handler(BaseHTTPRequestHandler):
         return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
     def _now(self) -> datetime:
-        return self.server.sandbox.clock.now().replace(tzinfo=timezone.utc)
+        return self.server.sandbox.clock.now().replace(tzinfo=UTC)
 
     def _send(self, reply: Reply) -> None:
         self.wfile.write(self._head(reply, len(reply.body)) + reply.body)

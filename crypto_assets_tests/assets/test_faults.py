@@ -5,7 +5,7 @@ What is wrong with the values is in test_bad_input.py, what comes late in test_h
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
-from datetime import date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta
 from email.utils import format_datetime
 from functools import partial
 from pathlib import Path
@@ -120,7 +120,7 @@ def sentence(text: str) -> str:
     ("retry_after", "seconds"),
     [
         ("7", 7),
-        (format_datetime((NOON + timedelta(seconds=45)).replace(tzinfo=timezone.utc), True), 45),
+        (format_datetime((NOON + timedelta(seconds=45)).replace(tzinfo=UTC), True), 45),
         (None, 60),
         ("soon", 60),
     ],

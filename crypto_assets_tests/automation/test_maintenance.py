@@ -5,7 +5,7 @@ import re
 import sqlite3
 import warnings
 from collections.abc import Iterator
-from datetime import date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ def runs(instance: dg.DagsterInstance) -> set[str]:
 
 def aged(settings: Settings, days: float, *run_ids: str) -> None:
     """Let runs have been made so many days ago."""
-    then = datetime.now(timezone.utc) - timedelta(days=days)
+    then = datetime.now(UTC) - timedelta(days=days)
     stamp = then.replace(tzinfo=None).isoformat(sep=" ")
     (file,) = (settings.home / "dagster").rglob("runs.db")
     with sqlite3.connect(file) as connection:
@@ -323,7 +323,7 @@ def test_what_ticks_printed_long_ago_goes(settings: Settings, instance: dg.Dagst
     for path in (old, new):
         path.mkdir(parents=True)
         (path / "tick.err").write_text("a line")
-    then = (datetime.now(timezone.utc) - timedelta(days=61)).timestamp()
+    then = (datetime.now(UTC) - timedelta(days=61)).timestamp()
     os.utime(old / "tick.err", (then, then))
     clear_away(settings, instance)
     assert not (old / "tick.err").exists()
@@ -364,7 +364,7 @@ def test_schedules_follow_the_settings(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["backup", "housekeeping"])
 def test_a_tick_asks_for_one_run(settings: Settings, name: str) -> None:
     with dg.build_schedule_context(
-        scheduled_execution_time=datetime(2026, 3, 10, 3, 15, tzinfo=timezone.utc),
+        scheduled_execution_time=datetime(2026, 3, 10, 3, 15, tzinfo=UTC),
         repository_def=build_definitions(settings).get_repository_def(),
     ) as context:
         assert len(schedule(settings, name).evaluate_tick(context).run_requests or []) == 1
@@ -372,7 +372,7 @@ def test_a_tick_asks_for_one_run(settings: Settings, name: str) -> None:
 
 def recheck_tick(settings: Settings) -> Any:
     with dg.build_schedule_context(
-        scheduled_execution_time=datetime(2026, 6, 10, 2, 45, tzinfo=timezone.utc),
+        scheduled_execution_time=datetime(2026, 6, 10, 2, 45, tzinfo=UTC),
         repository_def=build_definitions(settings).get_repository_def(),
     ) as context:
         return schedule(settings, "restatements_check").evaluate_tick(context)

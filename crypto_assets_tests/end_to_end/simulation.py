@@ -7,7 +7,7 @@ real Dagster instance against the sandbox over HTTP.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +102,7 @@ class Simulation:
 
     def _tick(self, name: str, moment: datetime) -> None:
         schedule = self.definitions.resolve_schedule_def(name)
-        stamp = moment.replace(tzinfo=timezone.utc)
+        stamp = moment.replace(tzinfo=UTC)
         with dg.build_schedule_context(
             instance=self.instance, scheduled_execution_time=stamp, repository_def=self.repository
         ) as context:

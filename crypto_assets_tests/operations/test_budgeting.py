@@ -1,6 +1,6 @@
 """What schedules cost in a month: when they tick, what that asks for, and what to change."""
 
-from datetime import date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -106,13 +106,13 @@ steps = st.tuples(st.integers(5, 59), st.integers(2, 23)).map(lambda n: f"*/{n[0
 @hypothesis(max_examples=60, deadline=None)
 @given(crons | steps, st.dates(date(2025, 1, 1), date(2028, 12, 31)))
 def test_a_day_ticks_when_dagster_would_start_the_schedule(cron: str, day: date) -> None:
-    midnight = datetime.combine(day, datetime.min.time(), timezone.utc)
+    midnight = datetime.combine(day, datetime.min.time(), UTC)
     theirs = takewhile(
         lambda at: at < midnight + DAY,
         cron_string_iterator((midnight - timedelta(seconds=1)).timestamp(), cron, "UTC"),
     )
     assert ticks(cron, day) == [
-        at.astimezone(timezone.utc).replace(tzinfo=None) for at in theirs if at >= midnight
+        at.astimezone(UTC).replace(tzinfo=None) for at in theirs if at >= midnight
     ]
 
 

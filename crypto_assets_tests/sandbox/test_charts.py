@@ -1,5 +1,5 @@
 from collections.abc import Callable
-from datetime import date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ NOON = datetime(2026, 3, 1, 12, 0)
 
 def ms(moment: datetime | date) -> int:
     moment = datetime(moment.year, moment.month, moment.day) if type(moment) is date else moment
-    return int(moment.replace(tzinfo=timezone.utc).timestamp() * 1_000)
+    return int(moment.replace(tzinfo=UTC).timestamp() * 1_000)
 
 
 def moment(stamp: int) -> datetime:

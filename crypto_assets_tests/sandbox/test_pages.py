@@ -1,6 +1,6 @@
 import math
 from collections.abc import Callable
-from datetime import date, datetime, timezone
+from datetime import UTC, date, datetime
 from typing import Any
 
 import pandas as pd
@@ -16,8 +16,7 @@ def test_fear_and_greed_is_all_strings_newest_first(shared: Any, market: Market)
     body = shared.json("alternative_me/fng/", limit=0)
     truth = market.fear_greed(date(2018, 2, 1), date(2026, 3, 1)).iloc[::-1]
     stamps = [
-        int(datetime.fromtimestamp(int(row["timestamp"]), timezone.utc).timestamp())
-        for row in body["data"]
+        int(datetime.fromtimestamp(int(row["timestamp"]), UTC).timestamp()) for row in body["data"]
     ]
     assert stamps == [int(day.timestamp()) for day in truth["date"]]
     assert [row["value"] for row in body["data"]] == [str(value) for value in truth["value"]]

@@ -4,7 +4,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -25,7 +25,7 @@ def test_the_clock_freezes_steps_and_returns_to_the_wall(start: Callable[..., An
         assert served["current_price"] == market.price("ethereum", at)
     sandbox.session.post(url, json={"now": None})
     now = datetime.fromisoformat(sandbox.json("_sandbox/clock")["now"])
-    wall = datetime.now(timezone.utc).replace(tzinfo=None)
+    wall = datetime.now(UTC).replace(tzinfo=None)
     assert timedelta(0) <= wall - now < timedelta(seconds=20)
     assert sandbox.session.post(url, json={"now": "soon"}).status_code == 400
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from datetime import date, datetime, timezone
+from datetime import UTC, date, datetime
 from typing import Any
 
 import duckdb
@@ -98,7 +98,7 @@ BROKEN_CAPS: dict[str, tuple[Change, str]] = {
         r"'observed_at is TIMESTAMP, came as .*UTC",
     ),
     "aware time as object": (
-        setting("observed_at", datetime(2026, 1, 5, tzinfo=timezone.utc)),
+        setting("observed_at", datetime(2026, 1, 5, tzinfo=UTC)),
         "'observed_at is TIMESTAMP, came as object'",
     ),
     "a rank that no INTEGER holds": (
