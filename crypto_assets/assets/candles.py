@@ -25,24 +25,20 @@ def ohlc_daily(
     context: dg.AssetExecutionContext,
     platform: dg.ResourceParam[Platform],
     config: FetchChoice,
-) -> dg.MaterializeResult[Batches]:
+) -> Batches:
     """Bring the daily candles of every tracked coin."""
     first, last = begun_days(context, platform.clock)
-    return dg.MaterializeResult(
-        value=Batches(_candles(platform, first, last, DAILY_FILLING, config))
-    )
+    return Batches(_candles(platform, first, last, DAILY_FILLING, config))
 
 
 def ohlc_hourly(
     context: dg.AssetExecutionContext,
     platform: dg.ResourceParam[Platform],
     config: FetchChoice,
-) -> dg.MaterializeResult[Batches]:
+) -> Batches:
     """Bring the hourly candles of every tracked coin, or of the headline coins on free plans."""
     first, last = begun_days(context, platform.clock)
-    return dg.MaterializeResult(
-        value=Batches(_candles(platform, first, last, HOURLY_FILLING, config))
-    )
+    return Batches(_candles(platform, first, last, HOURLY_FILLING, config))
 
 
 def _candles(

@@ -13,7 +13,7 @@ class FetchChoice(dg.Config):
     """What is asked for of the chosen days; as it stands, all that is missing or not final."""
 
     coins: list[str] = Field(
-        [],
+        default=[],
         description=(
             "CoinGecko ids, for example [bitcoin, solana]: only these of the tracked coins are "
             "asked for, the others keep what is stored. Empty: all tracked coins. A market "
@@ -21,7 +21,7 @@ class FetchChoice(dg.Config):
         ),
     )
     force: bool = Field(
-        False,
+        default=False,
         description=(
             "Ask again for final values, too; each call costs its credit. What the provider has "
             "changed is written and kept in the table restatements. Closes that a snapshot told "

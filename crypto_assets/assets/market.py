@@ -60,10 +60,10 @@ def market_caps(
     context: dg.AssetExecutionContext,
     platform: dg.ResourceParam[Platform],
     config: FetchChoice,
-) -> dg.MaterializeResult[Batches]:
+) -> Batches:
     """Bring the running day from one market snapshot, closed days from each coin's history."""
     first, last = begun_days(context, platform.clock)
-    return dg.MaterializeResult(value=Batches(_market_caps(platform, first, last, config)))
+    return Batches(_market_caps(platform, first, last, config))
 
 
 def ranks(

@@ -5,6 +5,7 @@ Belongs here: what a run's tags and selection say. Does not belong here: the pla
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
+from typing import Any
 
 import dagster as dg
 
@@ -63,7 +64,7 @@ def _beyond_budget(
 
 def _choices(run: dg.DagsterRun) -> dict[str, FetchChoice]:
     """Return what the run's configuration chooses for its assets."""
-    steps = run.run_config.get("ops", {})
+    steps: Any = run.run_config.get("ops", {})
     told = {name: step.get("config") for name, step in steps.items()}
     return {name: FetchChoice(**config) for name, config in told.items() if config}
 
