@@ -59,6 +59,11 @@ class Up:
             return requests.get(f"http://127.0.0.1:{self.port}/server_info", timeout=5).ok
         return False
 
+    def when_it_answers(self) -> "Up":
+        """Wait until the UI is there."""
+        eventually("the webserver", 90, self.is_answering)
+        return self
+
     def launch(self, job: str, tables: tuple[str, ...], first: date, last: date) -> str:
         """Launch a run as the UI does, and return its id."""
         bounds = {"start": first, "end": last}
@@ -101,6 +106,20 @@ class Up:
         for left in carrying(self.mark):
             os.kill(left, signal.SIGKILL)
         return code
+
+
+def start(home: Path) -> Up:
+    """Start the platform of a home; who starts it ends it."""
+    port, mark = free_port(), f"mark-{uuid.uuid4()}"
+    with (home.parent / f"{mark}.txt").open("w") as prints:
+        process = subprocess.Popen(
+            command("up", "--home", home, "--port", port),
+            cwd=home.parent,
+            env=environment({"TEST_MARK": mark}),
+            stdout=prints,
+            stderr=subprocess.STDOUT,
+        )
+    return Up(home, port, mark, process)
 
 
 def words(pid: int) -> list[str]:
@@ -148,19 +167,8 @@ class Site:
 
     def up(self) -> Up:
         """Start the platform and wait until its UI answers."""
-        port, mark = free_port(), f"mark-{uuid.uuid4()}"
-        with (self.home.parent / f"{mark}.txt").open("w") as prints:
-            process = subprocess.Popen(
-                command("up", "--home", self.home, "--port", port),
-                cwd=self.home.parent,
-                env=environment({"TEST_MARK": mark}),
-                stdout=prints,
-                stderr=subprocess.STDOUT,
-            )
-        started = Up(self.home, port, mark, process)
-        self.started.append(started)
-        eventually("the webserver", 90, started.is_answering)
-        return started
+        self.started.append(start(self.home))
+        return self.started[-1].when_it_answers()
 
     def end(self) -> None:
         for started in self.started:
