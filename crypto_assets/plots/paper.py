@@ -194,7 +194,7 @@ def label_values(axes: "Axes") -> None:
     """Write values as people do, 65,000 or 0.0012; very small and very large ones as powers."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 4, 5, 10]))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 4, 5, 10]))
     ticks = np.asarray(axes.get_yticks(), dtype=float)
     if np.abs(ticks).max() >= 1e6:
         return

@@ -15,6 +15,8 @@ from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_play
 SHORT, LONG = 30_000, 120_000
 """How long one waits for the page, and for what the daemon does: milliseconds."""
 VIEWPORT = {"width": 1400, "height": 900}
+BACKGROUND = (1000, 850)
+"""A place of the graph where no node is."""
 
 
 @contextmanager
@@ -93,10 +95,21 @@ class Person:
     def show_all_groups(self) -> None:
         """Open the groups of the graph that is before them."""
         self.page.get_by_label("unfold_more").first.wait_for()
-        # Somewhere between the nodes.
-        self.page.mouse.click(1000, 750, button="right")
-        self.page.get_by_role("menuitem", name="Expand all groups").click()
+        self.choose_in_graph("Expand all groups")
         expect(self.page.locator("svg").get_by_text("daily_snapshot").last).to_be_visible()
+
+    def settle(self) -> None:
+        """Wait until the graph moves no more."""
+        node = self.page.locator("svg foreignObject").last
+        before = None
+        while (now := node.bounding_box()) != before:
+            before = now
+            self.page.evaluate("() => new Promise(done => requestAnimationFrame(done))")
+
+    def choose_in_graph(self, name: str) -> None:
+        """Choose from the menu of the graph's background."""
+        self.page.mouse.click(*BACKGROUND, button="right")
+        self.page.get_by_role("menuitem", name=name).click()
 
     def edges(self) -> set[tuple[str, str]]:
         """Return which nodes of a graph are joined by its arrows, by where these begin and end."""
