@@ -90,8 +90,8 @@ def test_a_warehouse_of_version_1_keeps_its_rows(old: Warehouse) -> None:
 def test_a_migrated_warehouse_has_the_schema_of_a_new_one(old: Warehouse, empty: Path) -> None:
     old.query("SELECT 1")
     assert dump(old.path)["schema"] == dump(empty)["schema"]
-    views = old.query("SELECT view_name FROM duckdb_views() WHERE NOT internal")
-    assert set(views["view_name"]) == {"coverage", *views.VIEWS}
+    made = old.query("SELECT view_name FROM duckdb_views() WHERE NOT internal")
+    assert set(made["view_name"]) == {"coverage", *views.VIEWS}
     assert len(old.query("FROM coverage WHERE table_name = 'market_caps'")) == 2
 
 
