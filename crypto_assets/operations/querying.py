@@ -80,14 +80,23 @@ class Reader:
         with _explained():
             statements = _queries(text)
         for statement in statements:
-            with _explained():
-                connection = self.newest()
-                cursor = connection.execute(statement)
-                if not _is_query(statement):
-                    continue
-                names = [column[0] for column in cursor.description or ()]
-                found = cursor.fetchmany(rows + 1)
-            yield Answer(names, found[:rows], len(found) > rows)
+            try:
+                answer = self._answer(statement, rows)
+            except KeyboardInterrupt:
+                # What was interrupted may still be going on; the next query must not wait for it.
+                self.close()
+                raise
+            if answer:
+                yield answer
+
+    def _answer(self, statement: duckdb.Statement, rows: int) -> Answer | None:
+        with _explained():
+            cursor = self.newest().execute(statement)
+            if not _is_query(statement):
+                return None
+            names = [column[0] for column in cursor.description or ()]
+            found = cursor.fetchmany(rows + 1)
+        return Answer(names, found[:rows], len(found) > rows)
 
     def newest(self) -> duckdb.DuckDBPyConnection:
         """Return a connection to the newest publication, opened anew when there is a newer one."""
