@@ -86,7 +86,11 @@ def test_csv_tells_an_empty_text_from_none(home: Path, tmp_path: Path) -> None:
     assert text.splitlines()[0] == "price,nan,low,seen_at,day,nothing,empty,text,yes,n"
     assert '2026-01-02 03:04:05.000006,2026-01-02,,"","a,""b""' in text
     with duckdb.connect() as reader:
-        types = "{'price': 'DECIMAL(10,2)', 'nothing': 'VARCHAR', 'empty': 'VARCHAR'}"
+        # What no reader could tell from the text alone.
+        types = (
+            "{'price': 'DECIMAL(10,2)', 'nan': 'DOUBLE', 'low': 'DOUBLE', 'nothing': 'VARCHAR', "
+            "'empty': 'VARCHAR'}"
+        )
         found = reader.execute(
             f"FROM read_csv('{tmp_path}/odd.csv', types = {types}, allow_quoted_nulls = false)"
         )
