@@ -17,8 +17,8 @@ from crypto_assets.cli import cli
 from crypto_assets_tests.operations.commands import call, command, free_port, spawn
 
 COMMANDS = [
-    *("alert-test", "backfill", "backup", "budget", "demo", "diff", "doctor", "plan", "rebuild"),
-    *("refresh", "restore", "sandbox", "sql", "status", "up", "verify"),
+    *("alert-test", "backfill", "backup", "budget", "demo", "diff", "doctor", "init", "plan"),
+    *("rebuild", "refresh", "restore", "sandbox", "sql", "status", "up", "verify"),
 ]
 
 
