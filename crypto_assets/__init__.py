@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 # In the words of an old Python, too: this file is the first that it reads.
 if sys.version_info < (3, 11):  # noqa: UP036
     _TOO_OLD = (
-        "crypto_assets needs Python 3.11 or newer and this is %d.%d: make the environment with a "
-        "newer one, for instance python3.11 -m venv .venv" % sys.version_info[:2]
+        f"crypto_assets needs Python 3.11 or newer and this is {sys.version.split()[0]}: make the "
+        "environment with a newer one, for instance python3.11 -m venv .venv"
     )
     # A command ends with the sentence; who imports wants an error to catch.
     if sys.argv[:1] == ["-m"] or sys.argv[0].endswith("crypto-assets"):

@@ -146,14 +146,10 @@ def refuse_impossible(settings: Settings, tables: Sequence[str], days: tuple[dat
         )
     first, last = days
     start, today = settings.history.start, settings.clock.today()
-    if first > last:
-        raise OperationError(
-            f"can't fill {first} to {last}: the first day comes after the last, so change --from "
-            "or --to"
-        )
     if not start <= first <= last <= today:
+        order = "the first day comes after the last, " if first > last else ""
         raise OperationError(
-            f"can't fill {first} to {last}: this home begins on {start} (setting history.start) "
+            f"can't fill {first} to {last}: {order}this home begins on {start} (setting history.start) "
             f"and today is {today} UTC; choose --from and --to within"
         )
 

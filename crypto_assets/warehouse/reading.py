@@ -35,8 +35,8 @@ def connect(home: Path | str | None = None) -> duckdb.DuckDBPyConnection:
                 ) from None
             reason = str(error).splitlines()[0]
             raise WarehouseError(
-                f"can't read {version} ({reason}): move it away, and 'crypto-assets rebuild' or the "
-                "next run that changes anything publishes another"
+                f"can't read {version} ({reason}): move it away, and 'crypto-assets rebuild' or "
+                "the next run that changes anything publishes another"
             ) from None
         connection.execute("SET TimeZone = 'UTC'")
         return connection

@@ -97,8 +97,8 @@ def _mending(reason: str) -> str:
         return "a newer DuckDB wrote it, so install that one (pip install -U duckdb)"
     if "not a valid DuckDB" in reason or "orrupt" in reason:
         return (
-            "it is damaged or no warehouse, so move it away and run 'crypto-assets rebuild', or "
-            "'crypto-assets restore' a backup"
+            "it is damaged, no warehouse, or a newer DuckDB wrote it, so move it away and run "
+            "'crypto-assets rebuild' or 'crypto-assets restore'"
         )
     return "make the disk and the file readable and writable"
 
