@@ -61,9 +61,14 @@ def main() -> None:
         from crypto_assets.providers.usage import UsageError
         from crypto_assets.warehouse.errors import WarehouseError
 
-        if not isinstance(error, (WarehouseError, AlertsError, AttemptsError, UsageError)):
+        if isinstance(error, (WarehouseError, AlertsError, AttemptsError, UsageError)):
+            _end(str(error))
+        from crypto_assets.operations.disks import of_disk
+
+        told = of_disk(error)
+        if told is None:
             raise
-        _end(str(error))
+        _end(told)
 
 
 def _end(sentence: str) -> None:
@@ -122,6 +127,41 @@ def demo(coins: int | None, days: int | None, home: Path) -> None:
     if report:
         _print_outcome(console, report)
     _print_next_steps(console, settings.home)
+
+
+@cli.command()
+@HOME
+@click.option("--plan", help="CoinGecko plan: keyless, demo, basic, analyst, lite or enterprise.")
+@click.option(
+    "--api-key",
+    help="Its key. What is typed here stays in the shell's history: better let yourself be asked, "
+    "or set CRYPTO_ASSETS_COINGECKO__API_KEY.",
+)
+@click.option("--tracked", type=int, help="How many coins by market cap.")
+@click.option("--always", help="Coins tracked whatever their rank: bitcoin,ethereum.")
+@click.option("--headline", help="Coins with hourly candles on free plans.")
+@click.option("--history-start", "start", type=_DAY, help="First day, YYYY-MM-DD.")
+@click.option("--alert-url", "alert_urls", multiple=True, help="Where alerts go; may be repeated.")
+@click.option("--yes", is_flag=True, help="Ask nothing, as where there is no terminal.")
+@click.option("--overwrite", is_flag=True, help="Change settings that are there already.")
+@click.option("--anyway", is_flag=True, help="Write also what is refused or does not fit the plan.")
+def init(home: Path | None, yes: bool, overwrite: bool, anyway: bool, **given: Any) -> None:
+    """Ask for plan, key, coins and alerts, check them and write the settings here.
+
+    Example: crypto-assets init --plan keyless --tracked 50 --yes
+    """
+    from crypto_assets.operations.asking import LIVE_PLANS, Manner, initialize, is_terminal
+
+    chosen = {name: value for name, value in given.items() if value not in (None, ())}
+    if chosen.get("plan", "keyless") not in LIVE_PLANS:
+        raise click.BadParameter(f"choose one of {', '.join(LIVE_PLANS)}", param_hint="--plan")
+    if "start" in chosen:
+        chosen["start"] = chosen["start"].date()
+    if "alert_urls" in chosen:
+        chosen["alert_urls"] = list(chosen["alert_urls"])
+    manner = Manner(asks=is_terminal() and not yes, anyway=anyway, overwrites=overwrite)
+    console = _console()
+    initialize(Path.cwd(), home, chosen, manner, lambda month: _print_budget(console, month))
 
 
 @cli.command()
@@ -209,7 +249,10 @@ def budget(home: Path | None) -> None:
     """
     from crypto_assets.operations.budgeting import budget as month
 
-    _print_budget(_console(), month(_settings(home)))
+    found = month(_settings(home))
+    _print_budget(_console(), found)
+    if not found.fits:
+        raise click.ClickException("these settings do not fit the plan")
 
 
 @cli.command()
@@ -525,10 +568,12 @@ def doctor(home: Path | None) -> None:
     """
     from crypto_assets.operations.doctor import examine
     from crypto_assets.operations.sandboxed import with_providers
+    from crypto_assets.settings import load_settings
 
     console = _console()
     failed = 0
-    with with_providers(_settings(home)) as active:
+    # What is wrong with the home is a finding, too.
+    with with_providers(load_settings(home)) as active:
         for finding in examine(active):
             failed += not finding.is_fine
             mark = "[green]ok[/]  " if finding.is_fine else "[red]FAIL[/]"
@@ -594,12 +639,15 @@ def sandbox(
 
 
 def _settings(home: Path | None, over_budget: bool = False) -> "Settings":
+    from crypto_assets.operations.home import refuse_file
     from crypto_assets.settings import load_settings
 
     if over_budget:
         # Where processes that are started for us find it, too.
         os.environ["CRYPTO_ASSETS_COINGECKO__MAY_EXCEED_CREDITS"] = "true"
-    return load_settings(home)
+    settings = load_settings(home)
+    refuse_file(settings.home)
+    return settings
 
 
 def _fill(settings: "Settings", tables: list[str], days: tuple[date, date]) -> None:
@@ -762,6 +810,11 @@ def _print_outcome(console: "Console", report: "RunReport") -> None:
     if not report.succeeded and not report.failures:
         raise click.ClickException("the run failed: its log in the Dagster UI says why")
     if report.failures:
+        if all("could not be reached" in reason for reason in report.failures.values()):
+            raise click.ClickException(
+                "no provider could be reached: check the network ('crypto-assets doctor' tries "
+                "each) and run the same again; what was stored stays"
+            )
         raise click.ClickException(
             f"{', '.join(report.failures)} failed for the reasons above; what was stored stays"
         )
@@ -813,8 +866,6 @@ def _print_budget(console: "Console", month: "Budget") -> None:
     _print_rows(console, ["asset", "provider", "calls a month", "credits"], [*rows, total])
     for sentence in month.sentences:
         console.print(sentence, markup=False, soft_wrap=True)
-    if not month.fits:
-        raise click.ClickException("these settings do not fit the plan")
 
 
 def _minute(moment: datetime | None) -> str:

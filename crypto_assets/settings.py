@@ -6,6 +6,7 @@ An environment name is `CRYPTO_ASSETS_` and the path joined by `__`, for example
 """
 
 import difflib
+import io
 import os
 import re
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -31,6 +33,7 @@ from crypto_assets.periods import Clock, midnight
 
 PREFIX = "CRYPTO_ASSETS_"
 FILE_NAME = "crypto_assets.yaml"
+DOTENV_NAME = ".env"
 SANDBOX_PORT = 8765
 
 PlanName = Literal["keyless", "demo", "basic", "analyst", "lite", "enterprise", "unlimited"]
@@ -175,7 +178,10 @@ class CoinGeckoSettings(_Section):
     def _plan_has_its_key(self) -> "CoinGeckoSettings":
         has_key = self.api_key is not None and self.api_key.get_secret_value() != ""
         if self.plan not in ("keyless", "unlimited") and not has_key:
-            raise ValueError(f"the plan '{self.plan}' needs api_key (or set plan: keyless)")
+            raise ValueError(
+                f"the plan '{self.plan}' needs api_key: set {PREFIX}COINGECKO__API_KEY, run "
+                "'crypto-assets init', or choose the plan keyless"
+            )
         return self
 
 
@@ -432,19 +438,50 @@ def load_settings(
     `crypto_assets.yaml` in the home if there is one, else in the working directory.
     Raises `SettingsError`.
     """
-    named = _merged(_dotenv_tree(Path(".env")), _environment_tree(os.environ))
-    local_file = _yaml_tree(Path(FILE_NAME))
+    named = _merged(_dotenv_tree(Path(DOTENV_NAME)), _environment_tree(os.environ))
+    local_file = file_tree(Path(FILE_NAME))
     wanted = home or named.get("home") or local_file.get("home") or "data"
     if not isinstance(wanted, (str, Path)):
         raise SettingsError(f"setting 'home' is {str(wanted)[:80]!r}: must be a folder")
     chosen_home = Path(wanted).absolute()
     in_home = chosen_home / FILE_NAME
-    from_file = _yaml_tree(in_home) if in_home.exists() else local_file
+    from_file = file_tree(in_home) if in_home.exists() else local_file
     # What a demo's home is made of must not depend on who looks at it.
     is_sandbox = from_file.get("sandbox") is not None
     layers = (named, from_file) if is_sandbox else (from_file, named)
     tree = _merged(_merged(*layers), overrides or {}) | {"home": chosen_home}
     return validated(tree)
+
+
+def in_force(file: Mapping[str, Any], dotenv: Mapping[str, str | None]) -> Settings:
+    """Return the settings of a file's tree under those of the environment and of `.env`.
+
+    Raises `SettingsError`.
+    """
+    return validated(_merged(file, _environment_tree({**dotenv, **os.environ})))
+
+
+def names_that_win(chosen: Mapping[str, Any], dotenv: Mapping[str, str | None]) -> list[str]:
+    """Return the names in the environment or `.env` that say anything else of what a file chooses.
+
+    `chosen` is the nested mapping of the file, `dotenv` what `.env` holds.
+    """
+    names = {**dotenv, **os.environ}
+    plain = validated(chosen)
+    found = []
+    for name in sorted(name for name in names if name.startswith(PREFIX)):
+        alone = _environment_tree({name: names[name]})
+        if _chosen_by(alone, chosen) and validated(_merged(chosen, alone)) != plain:
+            found.append(name)
+    return found
+
+
+def _chosen_by(alone: Mapping[str, Any], chosen: Mapping[str, Any]) -> bool:
+    """Tell whether the one setting of `alone` is among those chosen."""
+    ((key, value),) = alone.items() if alone else (("", None),)
+    if isinstance(value, Mapping) and isinstance(chosen.get(key), Mapping):
+        return _chosen_by(value, chosen[key])
+    return key in chosen
 
 
 def validated(tree: Mapping[str, Any]) -> Settings:
@@ -492,16 +529,34 @@ def _environment_tree(environment: Mapping[str, str | None]) -> dict[str, Any]:
 
 def _dotenv_tree(path: Path) -> dict[str, Any]:
     try:
-        return _environment_tree(dotenv_values(path)) if path.exists() else {}
+        # A folder of that name is an environment of somebody's, no file of ours.
+        if not path.exists() or path.is_dir():
+            return {}
+        text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise SettingsError(f"{path} is not text in UTF-8: correct or remove it") from None
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    for binding in parse_stream(io.StringIO(text)):
+        # Others' lines may be in others' syntax.
+        if binding.error and PREFIX in binding.original.string:
+            line = text.count("\n", 0, text.index(binding.original.string.strip())) + 1
+            raise SettingsError(f"{path} can't be understood at line {line}: write NAME=value")
+    return _environment_tree(dotenv_values(stream=io.StringIO(text)))
 
 
-def _yaml_tree(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
+def _unreadable(path: Path, error: OSError) -> SettingsError:
+    return SettingsError(f"can't read {path} ({error.strerror}): make it a readable file")
+
+
+def file_tree(path: Path) -> dict[str, Any]:
+    """Return what a settings file holds, not validated; nothing where there is none."""
     try:
+        if not path.exists():
+            return {}
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise _unreadable(path, error) from None
     except Exception as error:  # PyYAML raises more than its own errors
         where = getattr(error, "problem_mark", None)
         place = f" (line {where.line + 1})" if where else ""
@@ -538,7 +593,7 @@ def _explained(fault: dict[str, Any]) -> str:
     shown = "" if is_secret else _held(fault)
     if fault["type"] in ("model_type", "model_attributes_type"):
         return f"'{name}'{shown} must hold settings by name: {', '.join(_names_allowed(path))}"
-    return f"setting '{name}'{shown} {fault['msg'].removeprefix('Value error, ')}"
+    return f"setting '{name}'{shown or ':'} {fault['msg'].removeprefix('Value error, ')}"
 
 
 def _held(fault: dict[str, Any]) -> str:

@@ -46,12 +46,15 @@ class Clone:
     def home(self) -> Path:
         return self.folder / "data" / "demo"
 
-    def run(self, command: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-        """Run a command line as typed in the clone."""
+    def run(
+        self, command: str, folder: Path | None = None, **environment: str
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run a command line as typed in the clone, or in another folder, by nobody to ask."""
         return subprocess.run(
             ["bash", "-euo", "pipefail", "-c", command],
-            cwd=self.folder,
+            cwd=folder or self.folder,
             env=clean_environment() | environment,
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=600,
@@ -202,7 +205,10 @@ def new_home(clone: Clone) -> Path:
 def commands_that_end() -> list[str]:
     """The README's commands but those that serve until they are told to end."""
     serving = ("crypto-assets up", "crypto-assets sandbox", "dagster dev", "crypto-assets demo")
-    return sorted({command for command in NAMED if not command.startswith(serving)})
+    # And but for the one that would write settings into the clone.
+    return sorted(
+        {command for command in NAMED if not command.startswith((*serving, "crypto-assets init"))}
+    )
 
 
 @pytest.mark.parametrize("command", commands_that_end())
@@ -225,6 +231,31 @@ def test_a_command_of_the_readme_works(clone: Clone, command: str) -> None:
         )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
+
+
+def typed_to_init() -> list[str]:
+    """The README's ways to make the settings: a block of its own, and the table's."""
+    named = [f".venv/bin/{name}" for name in NAMED if name.startswith("crypto-assets init")]
+    return [*(block for block in SHELL_BLOCKS if "crypto-assets init" in block), *named]
+
+
+@pytest.mark.parametrize("typed", typed_to_init())
+def test_the_settings_that_the_readme_makes_are_those_of_who_presses_enter(
+    clone: Clone, tmp_path: Path, typed: str
+) -> None:
+    (tmp_path / ".venv").symlink_to(clone.folder / ".venv")
+    # The live host can't be reached from a test: what is written is marked so.
+    nowhere = {"CRYPTO_ASSETS_COINGECKO__BASE_URL": "http://127.0.0.1:9"}
+    done = clone.run(typed, tmp_path, **nowhere)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "they fit" in done.stdout
+    made = yaml.safe_load((tmp_path / "crypto_assets.yaml").read_text())
+    assert made["coingecko"] == {"plan": "keyless"}
+    assert made["universe"]["tracked"] == (50 if "--tracked 50" in typed else 100)
+
+
+def test_the_readme_shows_how_settings_are_made() -> None:
+    assert len(typed_to_init()) >= 2
 
 
 def clone_start(clone: Clone) -> list[str]:
