@@ -52,7 +52,13 @@ def label_days(axes: "Axes") -> None:
     first, last = axes.get_xlim()
     locator = AutoDateLocator(minticks=min(5, max(1, int(last - first))))  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
+    formatter = ConciseDateFormatter(  # type: ignore[no-untyped-call]
+        locator,
+        # A day alone is written as one: by default it would be the hour at which it begins.
+        zero_formats=["", "%Y", "%b", *["%d %b"] * 3],
+        offset_formats=["", "%Y", "%Y-%b", *["%Y"] * 3],
+    )
+    axes.xaxis.set_major_formatter(formatter)
 
 
 def _home_in_force(base: Path) -> Path:
