@@ -1,4 +1,4 @@
-"""What the notebooks beside this file share: finding the home, saying a sentence, labelling days.
+"""What the notebooks beside this file share: finding the home, showing tables and sentences.
 
 Belongs here: what each of them would have to repeat. Does not belong here: queries and plots,
 which are what a reader of a notebook wants to see.
@@ -6,13 +6,15 @@ which are what a reader of a notebook wants to see.
 
 from contextlib import chdir
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from crypto_assets.settings import load_settings
 from crypto_assets.warehouse.publishing import LINK_NAME
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
+    from pandas.io.formats.style import Styler
 
 _CLONE = Path(__file__).parents[2]
 
@@ -45,6 +47,22 @@ def say(text: str) -> None:
     display(Markdown(text))  # type: ignore[no-untyped-call]
 
 
+def show(frame: "pd.DataFrame", **formats: str) -> None:
+    """Show a table; `formats` are Python's, by column, where the usual ones do not do."""
+    from IPython.display import display
+
+    display(styled(frame, **formats))  # type: ignore[no-untyped-call]
+
+
+def styled(frame: "pd.DataFrame", **formats: str) -> "Styler":
+    """Return a table as people read it: days without hours, text to the left, a dash for NULL."""
+    usual = {name: _usual_format(frame[name]) for name in frame.columns}
+    texts = [name for name in frame.columns if frame[name].dtype == object]
+    left: Any = {name: [{"selector": "", "props": [("text-align", "left")]}] for name in texts}
+    told: dict[Any, Any] = {name: text for name, text in (usual | formats).items() if text}
+    return frame.style.hide().format(told, na_rep="–").set_table_styles(left)
+
+
 def label_days(axes: "Axes") -> None:
     """Label the x axis by days or more, never by hours, however few days are drawn on it."""
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
@@ -59,6 +77,17 @@ def label_days(axes: "Axes") -> None:
         offset_formats=["", "%Y", "%Y-%b", *["%Y"] * 3],
     )
     axes.xaxis.set_major_formatter(formatter)
+
+
+def _usual_format(column: "pd.Series") -> str | None:
+    from pandas.api import types
+
+    if types.is_datetime64_any_dtype(column):
+        is_day = bool((column.dropna() == column.dropna().dt.normalize()).all())
+        return "{:%Y-%m-%d}" if is_day else "{:%Y-%m-%d %H:%M}"
+    if types.is_integer_dtype(column):
+        return "{:,}"
+    return "{:,.6g}" if types.is_float_dtype(column) else None
 
 
 def _home_in_force(base: Path) -> Path:

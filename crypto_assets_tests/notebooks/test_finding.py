@@ -1,13 +1,11 @@
 """Which home a notebook looks at, though it runs in a folder of its own."""
 
-from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
-from matplotlib.figure import Figure
 
 from crypto_assets import notebooks
-from crypto_assets.notebooks import find_home, label_days
+from crypto_assets.notebooks import find_home
 from crypto_assets.settings import SettingsError
 from crypto_assets.warehouse.publishing import LINK_NAME
 
@@ -94,19 +92,3 @@ def test_a_misspelt_setting_is_told(clone: Path) -> None:
     (clone / "crypto_assets.yaml").write_text("hoem: elsewhere\n")
     with pytest.raises(SettingsError, match="did you mean 'home'"):
         find_home()
-
-
-@pytest.mark.parametrize("days", [1, 2, 3, 10, 69, 180, 1500])
-def test_days_are_labelled_without_hours(days: int) -> None:
-    figure = Figure(figsize=(9, 3.6))
-    axes = figure.subplots()
-    first = date(2026, 3, 1)
-    axes.bar([first + timedelta(days=n) for n in range(days)], 1, width=1)
-    label_days(axes)
-    figure.draw_without_rendering()
-    ticks = axes.get_xticks()
-    assert (ticks % 1 == 0).all()
-    low, high = axes.get_xlim()
-    inside = [tick for tick in ticks if low <= tick <= high]
-    assert 1 <= len(inside) <= 12
-    assert not any(":" in label.get_text() for label in axes.get_xticklabels())
