@@ -264,7 +264,7 @@ def test_jupyter_opens_the_notebooks_and_one_runs_on_the_demo(clone: Clone) -> N
     done = clone.run(install)
     assert done.returncode == 0, done.stderr
     port = free_port()
-    options = f"--no-browser --allow-root --port {port} --IdentityProvider.token=''"
+    options = f"-y --no-browser --allow-root --port {port} --IdentityProvider.token=''"
     with served(clone, f"{opening} {options}"):
         names = wait_for(f"http://127.0.0.1:{port}/api/contents").json()["content"]
         found = {file["name"] for file in names if file["type"] == "notebook"}
