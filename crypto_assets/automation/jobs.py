@@ -64,7 +64,7 @@ ETF_FLOWS = Refresh(
 DERIVED = Refresh(
     "derived_refresh",
     "Calculated tables of days whose inputs changed after they were computed.",
-    ("ranks", "ema_signals", "daily_snapshot"),
+    tuple(table.name for table in partitioned() if table.derived),
 )
 RESTATEMENTS = Refresh(
     "restatements_check",

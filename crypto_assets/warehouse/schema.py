@@ -12,6 +12,7 @@ import duckdb
 from crypto_assets.periods import wall_now
 from crypto_assets.tables import TABLES, Table, partitioned
 from crypto_assets.warehouse import contents, migrations
+from crypto_assets.warehouse.beside import BESIDE_DESCRIPTIONS
 from crypto_assets.warehouse.errors import WarehouseError
 from crypto_assets.warehouse.gaps import gap_days_sql
 from crypto_assets.warehouse.session import quoted, transaction
@@ -151,6 +152,12 @@ def _describe(connection: duckdb.DuckDBPyConnection) -> None:
     for table in TABLES.values():
         _comment(connection, table)
     connection.execute(_coverage_view_sql())
+    for name, told in BESIDE_DESCRIPTIONS.items():
+        kind = "VIEW" if name == "coverage" else "TABLE"
+        connection.execute(f"COMMENT ON {kind} {quoted(name)} IS {literal(told.row)}")
+        for column, meaning in told.columns.items():
+            place = f"{quoted(name)}.{quoted(column)}"
+            connection.execute(f"COMMENT ON COLUMN {place} IS {literal(meaning)}")
 
 
 def _comment(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
