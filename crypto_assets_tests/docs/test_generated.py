@@ -1,5 +1,6 @@
 """The generated pages say what the code says, and all of it."""
 
+import os
 import re
 import subprocess
 import sys
@@ -38,20 +39,24 @@ def test_a_stale_page_is_named_with_the_command_that_renews_it(tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_the_command_that_renews_them_is_one() -> None:
+def test_the_command_finds_them_right_on_any_machine() -> None:
     program, *words = generate.COMMAND.split()
     assert program == "python"
+    elsewhere = {"TZ": "Asia/Tokyo", "COLUMNS": "40", "HOME": "/nowhere", "PYTHONHASHSEED": "5"}
     done = subprocess.run(
-        [sys.executable, *words, "--check"], capture_output=True, text=True, check=False
+        [sys.executable, *words, "--check"],
+        env=os.environ | elsewhere,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("name", list(generate.pages()))
-def test_a_page_tells_nothing_of_the_machine_or_the_day(name: str) -> None:
+def test_a_page_names_no_place_of_the_machine(name: str) -> None:
     text = (DOCS / name).read_text("utf-8")
     assert not re.search(r"/(tmp|root|home|Users)/|0x[0-9a-f]{6}", text)
-    assert str(date.today()) not in text
 
 
 def leaves(tree: dict[str, object], path: str = "") -> set[str]:
