@@ -1,4 +1,4 @@
-"""README and docs as a newcomer follows them: a fresh clone, a fresh environment, their commands."""
+"""README and docs as a newcomer follows them: a fresh clone, a fresh environment, its commands."""
 
 import json
 import os
