@@ -201,7 +201,9 @@ def test_sensors_run_by_default(repository: dg.RepositoryDefinition) -> None:
 def test_every_asset_tells_what_it_is_and_whose(graph: AssetGraph) -> None:
     for name, node in nodes(graph):
         assert node.description.startswith(TABLES[name].row)
+        assert f"Key: {', '.join(TABLES[name].key)}." in node.description
         assert node.owners == ["team:crypto_assets"]
+        assert node.tags["made"] == ("calculated" if TABLES[name].derived else "fetched")
         assert node.metadata["dagster/table_name"] == f"main.{name}"
 
 

@@ -20,7 +20,7 @@ LAYERS = (
     grimp.Layer("automation"),
     grimp.Layer("monitoring"),
     grimp.Layer("assets", "checks", independent=False),
-    grimp.Layer("providers", "calculations", "warehouse"),
+    grimp.Layer("providers", "calculations", "warehouse", "plots"),
     grimp.Layer("settings", "periods", "tables", independent=False),
 )
 BESIDE = {"sandbox", "__main__"}
@@ -55,7 +55,9 @@ def test_imports_run_one_way(graph: grimp.ImportGraph) -> None:
     assert sorted(f"{b.importer} -> {b.imported}" for b in broken) == []
 
 
-@pytest.mark.parametrize("part", ["providers", "calculations", "periods", "settings", "tables"])
+@pytest.mark.parametrize(
+    "part", ["providers", "calculations", "plots", "periods", "settings", "tables"]
+)
 @pytest.mark.parametrize("library", ["dagster", "duckdb"])
 def test_what_is_plain_python_knows_neither_dagster_nor_duckdb(
     graph: grimp.ImportGraph, part: str, library: str
@@ -70,7 +72,7 @@ def test_only_orchestration_knows_dagster(graph: grimp.ImportGraph) -> None:
     }
 
 
-@pytest.mark.parametrize("part", ["calculations", "periods", "settings", "tables"])
+@pytest.mark.parametrize("part", ["calculations", "plots", "periods", "settings", "tables"])
 def test_what_is_pure_does_not_fetch(graph: grimp.ImportGraph, part: str) -> None:
     assert part not in importers_of(graph, "requests")
 
@@ -121,7 +123,8 @@ import filelock
 
 sys.addaudithook(hook)
 __import__(sys.argv[1])
-print("loaded", *(name for name in ("dagster", "pandas", "duckdb") if name in sys.modules))
+heavy = ("dagster", "pandas", "duckdb", "matplotlib")
+print("loaded", *(name for name in heavy if name in sys.modules))
 """
 
 
@@ -173,3 +176,7 @@ def test_importing_the_definitions_fetches_opens_and_makes_nothing(tmp_path: Pat
 
 def test_the_providers_load_neither_dagster_nor_duckdb(tmp_path: Path) -> None:
     assert what_importing_does("crypto_assets.providers.coingecko", tmp_path) == ([], "pandas")
+
+
+def test_plots_load_matplotlib_only_when_one_is_drawn(tmp_path: Path) -> None:
+    assert what_importing_does("crypto_assets.plots", tmp_path) == ([], "pandas")

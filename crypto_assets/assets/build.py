@@ -9,6 +9,7 @@ import dagster as dg
 
 from crypto_assets import tables
 from crypto_assets.assets import candles, flows, market, sentiment, signals, snapshot
+from crypto_assets.assets.telling import telling
 from crypto_assets.tables import Table
 
 OWNER = "team:crypto_assets"
@@ -83,12 +84,13 @@ def _asset(
     after: Sequence[Table] = (),
     ins: dict[str, dg.AssetIn] | None = None,
 ) -> dg.AssetsDefinition:
+    key = ", ".join(table.key)
     with warnings.catch_warnings():
         # BackfillPolicy is beta: one run for a range instead of one a day, which is what we need.
         warnings.simplefilter("ignore", dg.BetaWarning)
         return dg.asset(
             name=table.name,
-            description=f"{table.row}\n\n{make.__doc__}",
+            description=f"{table.row}\n\n{make.__doc__}\n\nKey: {key}.",
             partitions_def=partitions,
             backfill_policy=dg.BackfillPolicy.single_run() if partitions else None,
             deps=[upstream.name for upstream in after],
@@ -96,11 +98,12 @@ def _asset(
             group_name=table.group,
             kinds=set(table.kinds),
             owners=[OWNER],
+            tags={"made": "calculated" if table.derived else "fetched"},
             metadata={
                 "dagster/column_schema": column_schema(table),
                 "dagster/table_name": f"main.{table.name}",
             },
-        )(make)
+        )(telling(table, make))
 
 
 def column_schema(table: Table) -> dg.TableSchema:

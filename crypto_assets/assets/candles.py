@@ -6,6 +6,7 @@ from datetime import date
 import dagster as dg
 import pandas as pd
 
+from crypto_assets.assets.choice import FetchChoice
 from crypto_assets.assets.days import begun_days
 from crypto_assets.assets.fetching import failure
 from crypto_assets.assets.histories import Filling, fetch_histories
@@ -21,24 +22,28 @@ from crypto_assets.warehouse.writer import Batch, Batches
 
 
 def ohlc_daily(
-    context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]
-) -> dg.MaterializeResult[Batches]:
+    context: dg.AssetExecutionContext,
+    platform: dg.ResourceParam[Platform],
+    config: FetchChoice,
+) -> Batches:
     """Bring the daily candles of every tracked coin."""
-    return dg.MaterializeResult(
-        value=Batches(_candles(platform, *begun_days(context, platform.clock), DAILY_FILLING))
-    )
+    first, last = begun_days(context, platform.clock)
+    return Batches(_candles(platform, first, last, DAILY_FILLING, config))
 
 
 def ohlc_hourly(
-    context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]
-) -> dg.MaterializeResult[Batches]:
+    context: dg.AssetExecutionContext,
+    platform: dg.ResourceParam[Platform],
+    config: FetchChoice,
+) -> Batches:
     """Bring the hourly candles of every tracked coin, or of the headline coins on free plans."""
-    return dg.MaterializeResult(
-        value=Batches(_candles(platform, *begun_days(context, platform.clock), HOURLY_FILLING))
-    )
+    first, last = begun_days(context, platform.clock)
+    return Batches(_candles(platform, first, last, HOURLY_FILLING, config))
 
 
-def _candles(platform: Platform, first: date, last: date, filling: Filling) -> Iterator[Batch]:
+def _candles(
+    platform: Platform, first: date, last: date, filling: Filling, choice: FetchChoice
+) -> Iterator[Batch]:
     try:
         universe = platform.settings.universe
         known_today: frozenset[str] | None = None
@@ -48,7 +53,8 @@ def _candles(platform: Platform, first: date, last: date, filling: Filling) -> I
             markets = coingecko.all_markets(universe.tracked, also=universe.always)
             known_today = choose(markets.data, universe.tracked, universe.always)
         tracked = tracked_for(platform, filling.table, first, last, known_today)
-        yield from fetch_histories(platform, tracked, filling)
+        choice.refuse_unknown(tracked)
+        yield from fetch_histories(platform, tracked, filling, choice)
     except ProviderError as error:
         raise failure(error) from None
 

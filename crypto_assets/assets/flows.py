@@ -23,13 +23,9 @@ ASSETS = ("btc", "eth", "sol")
 RECENT_DAYS = 20
 
 
-def etf_flows(
-    context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]
-) -> dg.MaterializeResult[Batches]:
+def etf_flows(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> Batches:
     """Bring the reported flows of the days asked for, one page an asset."""
-    return dg.MaterializeResult(
-        value=Batches(_etf_flows(platform, *begun_days(context, platform.clock)))
-    )
+    return Batches(_etf_flows(platform, *begun_days(context, platform.clock)))
 
 
 def _etf_flows(platform: Platform, first: date, last: date) -> Iterator[Batch]:

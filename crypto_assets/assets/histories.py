@@ -3,7 +3,7 @@
 Shared by every table that is filled coin by coin. What a row looks like is each table's own.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
@@ -11,6 +11,7 @@ from functools import partial
 
 import pandas as pd
 
+from crypto_assets.assets.choice import EVERYTHING, FetchChoice
 from crypto_assets.assets.deliveries import Asked, Histories, Refusal, expanded
 from crypto_assets.assets.fetching import Outcome, fail_if_too_much_missing, fetch_slices
 from crypto_assets.assets.platform import Platform
@@ -68,12 +69,19 @@ class Needed:
     known: Mapping[str, KnownDays] = field(default_factory=dict)
     unreachable: Mapping[str, list[date]] = field(default_factory=dict)
 
+    def only(self, coins: Collection[str]) -> "Needed":
+        """Return what of it is to be asked for some coins."""
+        return replace(self, requests=[r for r in self.requests if r.coin in coins])
+
 
 def needed(
-    platform: Platform, tracked: Mapping[date, Tracked], table: Table, now: datetime
+    platform: Platform,
+    tracked: Mapping[date, Tracked],
+    table: Table,
+    now: datetime,
+    choice: FetchChoice = EVERYTHING,
 ) -> Needed:
-    """Return what has to be asked for to settle the tracked days; makes no call."""
-    plan = platform.plan
+    """Return what has to be asked for to settle the tracked days of all coins; makes no call."""
     if platform.recheck_on is not None:
         known = _to_recheck(platform, tracked, table, platform.recheck_on)
     else:
@@ -81,9 +89,38 @@ def needed(
             platform.warehouse,
             table,
             tracked,
-            exact_from=routes.exact_from(table.name, plan),
-            fresh=_fresh(table, now),
+            exact_from=routes.exact_from(table.name, platform.plan),
+            fresh=None if choice.force else _fresh(table, now),
         )
+    return _requested(platform, table, now, known)
+
+
+def needed_again(
+    platform: Platform,
+    tracked: Mapping[date, Tracked],
+    table: Table,
+    now: datetime,
+    choice: FetchChoice,
+) -> Needed:
+    """Return what has to be asked for to see the final values of the chosen coins once more."""
+    if not choice.force or not tracked:
+        return Needed()
+    coins = sorted(choice.of(tracked))
+    final = final_days(
+        platform.warehouse, table, coins, min(tracked), max(tracked), exact_only=False
+    )
+    # No answer that is stored already is news.
+    known: dict[str, KnownDays] = {
+        coin: dict.fromkeys((day for day in of_coin if coin in tracked[day].coins), now)
+        for coin, of_coin in final.items()
+    }
+    return _requested(platform, table, now, known)
+
+
+def _requested(
+    platform: Platform, table: Table, now: datetime, known: dict[str, KnownDays]
+) -> Needed:
+    plan = platform.plan
     oldest = routes.reachable_from(table.name, plan, now)
     reachable = {coin: [d for d in of_coin if d >= oldest] for coin, of_coin in known.items()}
     # Those are told of once: no later run can do better, but on another plan.
@@ -101,25 +138,43 @@ def needed(
 
 
 def fetch_histories(
-    platform: Platform, tracked: Mapping[date, Tracked], filling: Filling
+    platform: Platform,
+    tracked: Mapping[date, Tracked],
+    filling: Filling,
+    choice: FetchChoice = EVERYTHING,
 ) -> Iterator[Batch]:
     """Yield what the provider has of the tracked days that are not settled, a slice at a time.
 
-    Raises `dagster.Failure` after the last batch when too many of the tracked coins are missing,
-    and `ProviderError` at once when the provider as a whole is out of reach.
+    Then, where the choice is to force it, of the days that are final, too. Raises
+    `dagster.Failure` after the last batch when too many of the coins are missing, and
+    `ProviderError` at once when the provider as a whole is out of reach.
     """
     table, now = filling.table, platform.clock.now()
-    ask_for = needed(platform, tracked, table, now)
+    coins = choice.of(tracked)
+    ask_for = needed(platform, tracked, table, now, choice)
+    asked = ask_for.only(coins)
+    again = needed_again(platform, tracked, table, now, choice)
     in_time = tuple(intervals(day for day, t in tracked.items() if t.is_point_in_time))
-    told = _Teller(platform, filling, now, in_time)
+    told = _Teller(platform, filling, now, in_time, platform.recheck_on is not None)
     if ask_for.unreachable:
         yield told.unreachable(ask_for.unreachable)
-    slices = list(_slices(ask_for.requests, table.rows_a_day))
-    if table is MARKET_CAPS and len(slices) > 1:
+    is_in_parts = len(list(_slices(asked.requests, table.rows_a_day))) > 1
+    if table is MARKET_CAPS and (is_in_parts or len(asked.requests) < len(ask_for.requests)):
         # The stored coins of a day are its universe: it has to be whole before its first slice.
         yield told.not_asked_yet(ask_for)
     failed: dict[str, ProviderError] = {}
-    fresh = _fresh(table, now)
+    yield from _answers(told, asked, failed)
+    yield from _answers(replace(told, is_recheck=True), again, failed)
+    fail_if_too_much_missing(
+        table.name, failed, len(coins), platform.settings.fetch.max_missing_share
+    )
+
+
+def _answers(told: "_Teller", ask_for: Needed, failed: dict[str, ProviderError]) -> Iterator[Batch]:
+    """Yield what came of the requests, a slice at a time; who failed is added to `failed`."""
+    platform, table = told.platform, told.filling.table
+    fresh = _fresh(table, told.now)
+    slices = list(_slices(ask_for.requests, table.rows_a_day))
 
     def fetch(request: Request) -> list[Answer]:
         known = ask_for.known[request.coin]
@@ -134,10 +189,6 @@ def fetch_histories(
             # A coin the provider does not know is that coin's end, not a failure to fetch.
             failed |= {r.coin: e for r, e in outcome.failed.items() if e.status != _UNKNOWN}
             yield told.batch(requests, outcome)
-    coins = {coin for of_day in tracked.values() for coin in of_day.coins}
-    fail_if_too_much_missing(
-        table.name, failed, len(coins), platform.settings.fetch.max_missing_share
-    )
 
 
 def is_answered(
@@ -197,6 +248,7 @@ class _Teller:
     filling: Filling
     now: datetime
     in_time: tuple[tuple[date, date], ...]
+    is_recheck: bool
 
     def unreachable(self, by_coin: Mapping[str, list[date]]) -> Batch:
         plan = self.platform.plan
@@ -249,7 +301,7 @@ class _Teller:
             platform.plan.name,
             self.in_time,
             tuple(asked),
-            is_recheck=platform.recheck_on is not None,
+            is_recheck=self.is_recheck,
         )
         platform.note(self.filling.table, histories)
         raw_ids = [raw_id for of_coin in asked for raw_id in of_coin.raw_ids]

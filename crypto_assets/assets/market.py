@@ -8,6 +8,7 @@ from functools import partial
 import dagster as dg
 import pandas as pd
 
+from crypto_assets.assets.choice import EVERYTHING, FetchChoice
 from crypto_assets.assets.days import asked_days, begun_days
 from crypto_assets.assets.deliveries import Listing, Snapshot
 from crypto_assets.assets.derived import complete_days, derived_rows, refuse_without_inputs
@@ -56,11 +57,13 @@ def merged_listing(query: Query, listed: Fetched[pd.DataFrame]) -> pd.DataFrame:
 
 
 def market_caps(
-    context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]
-) -> dg.MaterializeResult[Batches]:
+    context: dg.AssetExecutionContext,
+    platform: dg.ResourceParam[Platform],
+    config: FetchChoice,
+) -> Batches:
     """Bring the running day from one market snapshot, closed days from each coin's history."""
     first, last = begun_days(context, platform.clock)
-    return dg.MaterializeResult(value=Batches(_market_caps(platform, first, last)))
+    return Batches(_market_caps(platform, first, last, config))
 
 
 def ranks(
@@ -79,27 +82,38 @@ def ranks(
     )
 
 
-def _market_caps(platform: Platform, first: date, last: date) -> Iterator[Batch]:
+def _market_caps(
+    platform: Platform, first: date, last: date, choice: FetchChoice
+) -> Iterator[Batch]:
     now = platform.clock.now()
     try:
-        if needs_snapshot(platform, first, last, now):
+        if needs_snapshot(platform, first, last, now, choice):
             snapshot = _snapshot(platform, now)
             yield from _from_snapshot(platform, snapshot, first, last)
             today = _chosen(platform, snapshot)
         else:
             today = frozenset()
         known = tracked_by_day(platform.warehouse, first, last, known_today=today)
+        choice.refuse_unknown(known)
         closed = {day: tracked for day, tracked in known.items() if day < now.date()}
-        yield from fetch_histories(platform, closed, MARKET_CAPS_FILLING)
+        yield from fetch_histories(platform, closed, MARKET_CAPS_FILLING, choice)
     except ProviderError as error:
         raise failure(error) from None
 
 
-def needs_snapshot(platform: Platform, first: date, last: date, now: datetime) -> bool:
+def needs_snapshot(
+    platform: Platform,
+    first: date,
+    last: date,
+    now: datetime,
+    choice: FetchChoice = EVERYTHING,
+) -> bool:
     """Tell whether these days need a market snapshot: for their rows, or for their universe.
 
-    A whole snapshot of a moment ago is as good as a new one.
+    A whole snapshot of a moment ago is as good as a new one, unless a new one is forced.
     """
+    if choice.force and last >= now.date():
+        return True
     known = tracked_by_day(platform.warehouse, first, last)
     if len(known) < (last - first).days + 1:
         return True

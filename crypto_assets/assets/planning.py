@@ -13,8 +13,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from crypto_assets.assets.candles import tracked_for
+from crypto_assets.assets.choice import EVERYTHING, FetchChoice
 from crypto_assets.assets.flows import ASSETS
-from crypto_assets.assets.histories import is_answered, needed
+from crypto_assets.assets.histories import is_answered, needed, needed_again
 from crypto_assets.assets.market import needs_snapshot
 from crypto_assets.assets.platform import Platform
 from crypto_assets.assets.universe import Tracked, tracked_by_day
@@ -30,6 +31,9 @@ FIXED = {
     FEAR_GREED.name: ("alternative_me", "fng/", 1),
     ETF_FLOWS.name: ("farside", "{asset}/", len(ASSETS)),
 }
+
+Choices = Mapping[str, FetchChoice]
+_NO_CHOICES: Choices = {}
 
 
 @dataclass(frozen=True)
@@ -78,23 +82,34 @@ class FetchPlan:
 
 
 def fetch_plan(
-    platform: Platform, tables: Sequence[str], first: date, last: date, now: datetime
+    platform: Platform,
+    tables: Sequence[str],
+    first: date,
+    last: date,
+    now: datetime,
+    choices: Choices = _NO_CHOICES,
 ) -> FetchPlan:
     """Return the calls that filling these tables for [first, last] would make now.
 
-    Looking ahead founds no warehouse, whose first day would be fixed for good.
+    `choices` are what a person chose for some of the tables. Looking ahead founds no warehouse,
+    whose first day would be fixed for good.
     """
     if not platform.warehouse.path.exists():
         with TemporaryDirectory() as folder:
             elsewhere = copy(platform)
             path = Path(folder) / platform.warehouse.path.name
             elsewhere.warehouse = replace(platform.warehouse, path=path)
-            return _fetch_plan(elsewhere, tables, first, last, now)
-    return _fetch_plan(platform, tables, first, last, now)
+            return _fetch_plan(elsewhere, tables, first, last, now, choices)
+    return _fetch_plan(platform, tables, first, last, now, choices)
 
 
 def _fetch_plan(
-    platform: Platform, tables: Sequence[str], first: date, last: date, now: datetime
+    platform: Platform,
+    tables: Sequence[str],
+    first: date,
+    last: date,
+    now: datetime,
+    choices: Choices,
 ) -> FetchPlan:
     groups: list[Group] = []
     unreachable = 0
@@ -107,10 +122,13 @@ def _fetch_plan(
             groups.append(Group(name, provider, path, calls))
         if name not in routes.ROUTES:
             continue
-        table = TABLES[name]
+        table, choice = TABLES[name], choices.get(name, EVERYTHING)
         # What the first table asked for its universe, the others find stored or just answered.
         is_first = not any(group.call for group in groups)
-        takes_snapshot = _takes_snapshot(platform, table, first, last, now, is_guess and is_first)
+        if table is MARKET_CAPS:
+            takes_snapshot = needs_snapshot(platform, first, last, now, choice)
+        else:
+            takes_snapshot = is_guess and is_first
         if takes_snapshot:
             pages = routes.market_snapshot(now.date(), platform.settings.universe.tracked)
             groups += [
@@ -118,7 +136,11 @@ def _fetch_plan(
                 for page in pages
             ]
         closed = day_closed_by_snapshot(now) if takes_snapshot else None
-        asked, missed = _histories(platform, table, first, last, now, guessed, closed)
+        tracked = tracked_for(platform, table, first, last, known_today=guessed)
+        if table is MARKET_CAPS:
+            by_snapshot = {now.date(), closed}
+            tracked = {day: coins for day, coins in tracked.items() if day not in by_snapshot}
+        asked, missed = _histories(platform, table, tracked, now, choice)
         groups += asked
         unreachable += missed
     return FetchPlan(tuple(groups), unreachable, is_guess)
@@ -140,7 +162,13 @@ def beyond_budget(platform: Platform, plan: FetchPlan) -> str | None:
     )
 
 
-def over_budget(platform: Platform, tables: Sequence[str], first: date, last: date) -> str | None:
+def over_budget(
+    platform: Platform,
+    tables: Sequence[str],
+    first: date,
+    last: date,
+    choices: Choices = _NO_CHOICES,
+) -> str | None:
     """Return why filling these tables for [first, last] now is beyond the month; else None.
 
     Nothing is planned where nothing could be.
@@ -148,37 +176,25 @@ def over_budget(platform: Platform, tables: Sequence[str], first: date, last: da
     if platform.plan.credits_per_month is None or platform.settings.coingecko.may_exceed_credits:
         return None
     now = platform.clock.now()
-    return beyond_budget(platform, fetch_plan(platform, tables, first, last, now))
-
-
-def _takes_snapshot(
-    platform: Platform, table: Table, first: date, last: date, now: datetime, is_guess: bool
-) -> bool:
-    if table is MARKET_CAPS:
-        return needs_snapshot(platform, first, last, now)
-    return is_guess
+    return beyond_budget(platform, fetch_plan(platform, tables, first, last, now, choices))
 
 
 def _histories(
     platform: Platform,
     table: Table,
-    first: date,
-    last: date,
+    tracked: Mapping[date, Tracked],
     now: datetime,
-    guessed: frozenset[str],
-    closed_by_snapshot: date | None,
+    choice: FetchChoice,
 ) -> tuple[list[Group], int]:
-    tracked = tracked_for(platform, table, first, last, known_today=guessed)
-    if table is MARKET_CAPS:
-        by_snapshot = {now.date(), closed_by_snapshot}
-        tracked = {day: coins for day, coins in tracked.items() if day not in by_snapshot}
-    ask_for = needed(platform, tracked, table, now)
+    first_time = needed(platform, tracked, table, now, choice)
+    again = needed_again(platform, tracked, table, now, choice)
     calls: Counter[Call] = Counter()
     answered: Counter[Call] = Counter()
-    for request in ask_for.requests:
-        for call in request.calls:
-            calls[call] += 1
-            answered[call] += is_answered(platform, table, now, ask_for, request.coin, call)
+    for ask_for in (first_time.only(choice.of(tracked)), again):
+        for request in ask_for.requests:
+            for call in request.calls:
+                calls[call] += 1
+                answered[call] += is_answered(platform, table, now, ask_for, request.coin, call)
     found = [
         Group(
             table.name,
@@ -190,7 +206,7 @@ def _histories(
         )
         for call, count in sorted(calls.items(), key=lambda item: (item[0].first, item[0].last))
     ]
-    return found, sum(map(len, ask_for.unreachable.values()))
+    return found, sum(map(len, first_time.unreachable.values()))
 
 
 def _guessed(platform: Platform, stored: Mapping[date, Tracked]) -> frozenset[str]:

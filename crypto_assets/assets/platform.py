@@ -58,6 +58,16 @@ class Platform:
         limit = self.plan.calls_per_minute
         return min(self.settings.fetch.threads, limit or self.settings.fetch.threads)
 
+    @property
+    def calls(self) -> int:
+        """Requests sent so far, to all providers."""
+        return sum(client.calls for client in self._clients)
+
+    @property
+    def credits(self) -> int:
+        """CoinGecko credits used so far."""
+        return self._coingecko_http.credits if "_coingecko_http" in self.__dict__ else 0
+
     @cached_property
     def coingecko(self) -> CoinGecko:
         """The CoinGecko client of the plan."""

@@ -5,9 +5,11 @@ Belongs here: what a run's tags and selection say. Does not belong here: the pla
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
+from typing import Any
 
 import dagster as dg
 
+from crypto_assets.assets.choice import FetchChoice
 from crypto_assets.assets.planning import over_budget
 from crypto_assets.assets.platform import Platform
 from crypto_assets.settings import Settings
@@ -57,7 +59,14 @@ def _beyond_budget(
     last = min(last, today)
     if first > last:
         return None
-    return over_budget(platform, tables, first, last)
+    return over_budget(platform, tables, first, last, _choices(run))
+
+
+def _choices(run: dg.DagsterRun) -> dict[str, FetchChoice]:
+    """Return what the run's configuration chooses for its assets."""
+    steps: Any = run.run_config.get("ops", {})
+    told = {name: step.get("config") for name, step in steps.items()}
+    return {name: FetchChoice(**config) for name, config in told.items() if config}
 
 
 def _days(run: dg.DagsterRun) -> tuple[date, date] | None:

@@ -20,9 +20,7 @@ from crypto_assets.warehouse.writer import Batch
 SERIES = "fear_greed"
 
 
-def fear_greed(
-    context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]
-) -> dg.MaterializeResult[Batch]:
+def fear_greed(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> Batch:
     """Bring the index of the days asked for, all with one call."""
     first, last = begun_days(context, platform.clock)
     try:
@@ -31,7 +29,7 @@ def fear_greed(
         raise failure(error) from None
     part = Index(first, last, fetched.raw_ids)
     platform.note(FEAR_GREED, part)
-    return dg.MaterializeResult(value=index_batch(fetched, part))
+    return index_batch(fetched, part)
 
 
 def index_batch(fetched: Fetched[pd.DataFrame], part: Index) -> Batch:

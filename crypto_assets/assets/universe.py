@@ -192,13 +192,19 @@ def unsettled(
 
 
 def final_days(
-    warehouse: Warehouse, table: Table, coins: Sequence[str], first: date, last: date
+    warehouse: Warehouse,
+    table: Table,
+    coins: Sequence[str],
+    first: date,
+    last: date,
+    *,
+    exact_only: bool = True,
 ) -> dict[str, KnownDays]:
-    """Return the days of [first, last] of which the provider's history told final exact values.
+    """Return the days of [first, last] of which the provider's history told final values.
 
     A close that a snapshot told is another observation than the history's, not an older one.
     """
-    exact = "AND exactness = 'exact'" if table.has_exactness else ""
+    exact = "AND exactness = 'exact'" if table.has_exactness and exact_only else ""
     day = day_of(table)
     rows = warehouse.query(
         f"SELECT coin_id, {day} AS day, max(observed_at) AS known_at FROM {quoted(table.name)} "

@@ -3,10 +3,12 @@
 Glue between Dagster's contexts and the warehouse; how rows are written is `writer`'s.
 """
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pandas as pd
@@ -29,10 +31,30 @@ READ_AT = "read_at"
 RANGE_TAGS = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
 
 
+Made = pd.DataFrame | Batch | Batches
+"""What an asset may return: each batch is one transaction."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """What an asset tells of itself: figures with each partition, what is large with the last."""
+
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    once: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Telling:
+    """What an asset returned, and what it tells once that is stored."""
+
+    made: Made
+    tell: Callable[[], Told]
+
+
 class WarehouseIOManager(DuckDBPandasIOManager):
     """Stores frames in the warehouse by contract, loads them by day, publishes when a run ends.
 
-    An asset returns a frame, a `Batch`, or `Batches` (each one transaction).
+    An asset returns what is `Made`, or `Telling`.
     """
 
     is_sandbox: bool = Field(description="Whether the home holds sandbox data.")
@@ -78,10 +100,11 @@ class _WarehouseIO(dg.IOManager):
         days = _days(context) if context.has_asset_partitions else None
         to = Write(table, context.run_id, days)
         report = WriteReport()
-        with _batches(obj) as batches:
+        with _batches(obj.made if isinstance(obj, Telling) else obj) as batches:
             for batch in batches:
                 report.add(self._warehouse.write(batch, to))
-        _tell(context, report, self._warehouse.contents(to))
+        told = obj.tell() if isinstance(obj, Telling) else Told()
+        _tell(context, report, self._warehouse.contents(to), told)
 
     def load_input(self, context: dg.InputContext) -> pd.DataFrame:
         table = TABLES[context.asset_key.path[-1]]
@@ -123,20 +146,25 @@ def _batches(obj: object) -> Iterator[Iterable[Batch]]:
     raise TypeError(f"an asset returns a frame, Batch or Batches, not {type(obj).__name__}")
 
 
-def _tell(context: dg.OutputContext, report: WriteReport, stored: Contents) -> None:
+def _tell(context: dg.OutputContext, report: WriteReport, stored: Contents, told: Told) -> None:
+    keys = sorted(context.asset_partition_keys) if context.has_asset_partitions else []
     context.add_output_metadata(
         {
+            **told.figures,
+            **({} if keys else told.once),
             "dagster/row_count": stored.rows,
             "rows_received": report.received,
             "rows_changed": report.changed,
             "rows_restated": report.restated,
         }
     )
-    if not context.has_asset_partitions:
-        return
-    for key in context.asset_partition_keys:
+    for key in keys:
         day = stored.days.get(date.fromisoformat(key), DayContent(0, "no rows"))
         context.step_context.add_asset_metadata(
-            {"dagster/partition_row_count": day.rows, "content_hash": day.content_hash},
+            {
+                "dagster/partition_row_count": day.rows,
+                "content_hash": day.content_hash,
+                **(told.once if key == keys[-1] else {}),
+            },
             partition_key=key,
         )
