@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from crypto_assets.assets.progress import Progress as Fetching
     from crypto_assets.operations.budgeting import Budget
     from crypto_assets.operations.forecasting import Forecast
+    from crypto_assets.operations.querying import Answer, Reader
     from crypto_assets.operations.running import Progress, RunReport
     from crypto_assets.operations.surveying import Survey
     from crypto_assets.settings import Settings
@@ -96,6 +97,7 @@ def demo(coins: int | None, days: int | None, home: Path) -> None:
     from crypto_assets.operations import running
     from crypto_assets.operations.sandboxed import with_providers
     from crypto_assets.tables import TABLES
+    from crypto_assets.warehouse.publishing import publish_run
 
     console = _console()
     settings = homes.demo_settings(home.absolute(), coins, days)
@@ -105,6 +107,8 @@ def demo(coins: int | None, days: int | None, home: Path) -> None:
         if wanted is None:
             console.print("Everything is there already: no data changed.")
             report = None
+            # A newer program may have brought new views.
+            publish_run(settings.home, "demo")
         else:
             console.print(
                 f"Filling {wanted[0]} to {wanted[1]} with {settings.universe.tracked} coins "
@@ -236,26 +240,135 @@ def rebuild(home: Path | None, accept_loss: bool) -> None:
 
 
 @cli.command()
-@click.argument("query")
+@click.argument("query", required=False)
+@click.option(
+    "--file", type=click.Path(path_type=Path), help="Take the query from a file; - is the input."
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "csv", "json", "parquet"]),
+    help="Form of the answer (default: table, or what the name of --output ends with).",
+)
+@click.option("--output", type=click.Path(path_type=Path), help="File to write the answer to.")
+@click.option("--force", is_flag=True, help="Replace the file if it exists.")
+@click.option(
+    "--with",
+    "beside",
+    metavar="NAME=FILE",
+    multiple=True,
+    help="Read a CSV, JSON or Parquet file of yours as the table NAME.",
+)
 @HOME
-def sql(query: str, home: Path | None) -> None:
-    """Ask the newest publication, read-only.
+def sql(
+    query: str | None,
+    file: Path | None,
+    form: str | None,
+    output: Path | None,
+    force: bool,
+    beside: tuple[str, ...],
+    home: Path | None,
+) -> None:
+    """Ask the newest publication, read-only; without a query, open a prompt.
 
-    Example: crypto-assets sql "SELECT * FROM ranks ORDER BY date DESC, market_cap_rank LIMIT 5"
+    Only queries run, and they read no file but the publication and those of --with. QUERY may be
+    - for the input.
+
+    \b
+    Example: crypto-assets sql "FROM latest_market LIMIT 10"
+             crypto-assets sql "FROM returns" --output returns.parquet
     """
-    import duckdb
+    from crypto_assets.operations import querying
 
-    from crypto_assets.warehouse.reading import connect
+    form = _export_form(form, output)
+    reader = querying.Reader(_settings(home).home, _named_files(beside))
+    with reader:
+        text = _query_text(query, file)
+        if text is None and form == "table":
+            _prompt(reader)
+        elif text is None:
+            raise click.UsageError("An export needs a query.")
+        elif form == "table":
+            for answer in reader.answers(text):
+                _print_answer(answer)
+        elif output is None:
+            querying.print_export(reader, text, cast("querying.Format", form), sys.stdout)
+        else:
+            rows = querying.export(
+                reader, text, cast("querying.Format", form), output, replace=force
+            )
+            click.echo(f"{rows:,} rows are in {output}.", err=True)
 
-    with connect(_settings(home).home) as connection:
+
+def _export_form(form: str | None, output: Path | None) -> str:
+    if output is None:
+        if form == "parquet":
+            raise click.UsageError("Parquet is no text: name a file with --output.")
+        return form or "table"
+    form = form or output.suffix.lower().removeprefix(".")
+    if form not in ("csv", "json", "parquet"):
+        raise click.UsageError("--output needs --format csv, json or parquet.")
+    return form
+
+
+def _named_files(beside: tuple[str, ...]) -> dict[str, Path]:
+    found = {}
+    for text in beside:
+        name, _, file = text.partition("=")
+        if not name or not file:
+            raise click.UsageError(f"--with {text}: say it as NAME=FILE.")
+        found[name] = Path(file)
+    return found
+
+
+def _query_text(query: str | None, file: Path | None) -> str | None:
+    """Return what is asked; nothing where a person is to be prompted."""
+    if query and file:
+        raise click.UsageError("Give a query or --file, not both.")
+    if file and str(file) != "-":
         try:
-            result = connection.sql(query)
-            if result is None:
-                raise click.ClickException('the query asks for nothing: try "FROM ranks LIMIT 5"')
-            names, rows = result.columns, result.fetchall()
-        except duckdb.Error as error:
-            raise click.ClickException(str(error).splitlines()[0]) from None
-    _print_rows(_console(), names, rows)
+            return file.read_text(encoding="utf-8")
+        except OSError as error:
+            raise click.ClickException(f"can't read {file} ({error.strerror})") from None
+        except UnicodeDecodeError:
+            raise click.ClickException(f"can't read {file}: it is no text in UTF-8") from None
+    if query == "-" or file or (query is None and not sys.stdin.isatty()):
+        return sys.stdin.read()
+    return query
+
+
+def _prompt(reader: "Reader") -> None:
+    from crypto_assets.operations.shell import Shell
+
+    def tell(text: str) -> None:
+        click.echo(text, err=True)
+
+    Shell(reader, _print_answer, tell, Path.home() / ".crypto_assets_history").run()
+
+
+def _print_answer(answer: "Answer") -> None:
+    console = _console()
+    widths = [
+        max(len(line) for cell in column for line in _cell(cell).splitlines() or [""])
+        for column in zip(answer.names, *answer.rows, strict=True)
+    ]
+    shown = len(widths)
+    if console.is_terminal:
+        # Three more a column are its margins; a table torn over many lines helps nobody.
+        while shown > 1 and sum(min(width, 40) + 3 for width in widths[:shown]) > console.width:
+            shown -= 1
+    else:
+        console = _console(width=max(200, sum(widths) + 3 * len(widths)))
+    _print_rows(console, answer.names[:shown], [row[:shown] for row in answer.rows])
+    if shown < len(widths):
+        click.echo(
+            f"{shown} of {len(widths)} columns fit: select some, or --format csv gives all.",
+            err=True,
+        )
+    if answer.is_cut:
+        click.echo(
+            f"Only the first {len(answer.rows)} rows are shown: --format csv gives all.", err=True
+        )
 
 
 @cli.command()
@@ -519,13 +632,13 @@ def _fill(settings: "Settings", tables: list[str], days: tuple[date, date]) -> N
         )
 
 
-def _console() -> "Console":
+def _console(width: int = 200) -> "Console":
     from rich.console import Console
 
     console = Console(highlight=False)
     if not console.is_terminal:
         # Whoever reads a pipe wants whole lines.
-        console = Console(highlight=False, width=200)
+        console = Console(highlight=False, width=width)
     return console
 
 
@@ -628,8 +741,12 @@ def _print_rows(console: "Console", names: list[str], rows: "list[Any]") -> None
 
     shown = Table(*names, box=box.SIMPLE)
     for row in rows:
-        shown.add_row(*("" if value is None else str(value) for value in row))
+        shown.add_row(*map(_cell, row))
     console.print(shown, markup=False)
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else str(value)
 
 
 def _print_outcome(console: "Console", report: "RunReport") -> None:
