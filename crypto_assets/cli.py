@@ -126,6 +126,41 @@ def demo(coins: int | None, days: int | None, home: Path) -> None:
 
 @cli.command()
 @HOME
+@click.option("--plan", help="CoinGecko plan: keyless, demo, basic, analyst, lite or enterprise.")
+@click.option(
+    "--api-key",
+    help="Its key. What is typed here stays in the shell's history: better let yourself be asked, "
+    "or set CRYPTO_ASSETS_COINGECKO__API_KEY.",
+)
+@click.option("--tracked", type=int, help="How many coins by market cap.")
+@click.option("--always", help="Coins tracked whatever their rank: bitcoin,ethereum.")
+@click.option("--headline", help="Coins with hourly candles on free plans.")
+@click.option("--history-start", "start", type=_DAY, help="First day, YYYY-MM-DD.")
+@click.option("--alert-url", "alert_urls", multiple=True, help="Where alerts go; may be repeated.")
+@click.option("--yes", is_flag=True, help="Ask nothing, as where there is no terminal.")
+@click.option("--overwrite", is_flag=True, help="Change settings that are there already.")
+@click.option("--anyway", is_flag=True, help="Write also what is refused or does not fit the plan.")
+def init(home: Path | None, yes: bool, overwrite: bool, anyway: bool, **given: Any) -> None:
+    """Ask for plan, key, coins and alerts, check them and write the settings here.
+
+    Example: crypto-assets init --plan keyless --tracked 50 --yes
+    """
+    from crypto_assets.operations.asking import LIVE_PLANS, Manner, initialize, is_terminal
+
+    chosen = {name: value for name, value in given.items() if value not in (None, ())}
+    if chosen.get("plan", "keyless") not in LIVE_PLANS:
+        raise click.BadParameter(f"choose one of {', '.join(LIVE_PLANS)}", param_hint="--plan")
+    if "start" in chosen:
+        chosen["start"] = chosen["start"].date()
+    if "alert_urls" in chosen:
+        chosen["alert_urls"] = list(chosen["alert_urls"])
+    manner = Manner(asks=is_terminal() and not yes, anyway=anyway, overwrites=overwrite)
+    console = _console()
+    initialize(Path.cwd(), home, chosen, manner, lambda month: _print_budget(console, month))
+
+
+@cli.command()
+@HOME
 @click.option("--port", default=3000, show_default=True, type=_PORT, help="Port of the Dagster UI.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 def up(home: Path | None, port: int, host: str) -> None:
@@ -209,7 +244,10 @@ def budget(home: Path | None) -> None:
     """
     from crypto_assets.operations.budgeting import budget as month
 
-    _print_budget(_console(), month(_settings(home)))
+    found = month(_settings(home))
+    _print_budget(_console(), found)
+    if not found.fits:
+        raise click.ClickException("these settings do not fit the plan")
 
 
 @cli.command()
@@ -813,8 +851,6 @@ def _print_budget(console: "Console", month: "Budget") -> None:
     _print_rows(console, ["asset", "provider", "calls a month", "credits"], [*rows, total])
     for sentence in month.sentences:
         console.print(sentence, markup=False, soft_wrap=True)
-    if not month.fits:
-        raise click.ClickException("these settings do not fit the plan")
 
 
 def _minute(moment: datetime | None) -> str:

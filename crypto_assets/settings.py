@@ -31,6 +31,7 @@ from crypto_assets.periods import Clock, midnight
 
 PREFIX = "CRYPTO_ASSETS_"
 FILE_NAME = "crypto_assets.yaml"
+DOTENV_NAME = ".env"
 SANDBOX_PORT = 8765
 
 PlanName = Literal["keyless", "demo", "basic", "analyst", "lite", "enterprise", "unlimited"]
@@ -494,19 +495,50 @@ def load_settings(
     `crypto_assets.yaml` in the home if there is one, else in the working directory.
     Raises `SettingsError`.
     """
-    named = _merged(_dotenv_tree(Path(".env")), _environment_tree(os.environ))
-    local_file = _yaml_tree(Path(FILE_NAME))
+    named = _merged(_dotenv_tree(Path(DOTENV_NAME)), _environment_tree(os.environ))
+    local_file = file_tree(Path(FILE_NAME))
     wanted = home or named.get("home") or local_file.get("home") or "data"
     if not isinstance(wanted, (str, Path)):
         raise SettingsError(f"setting 'home' is {str(wanted)[:80]!r}: must be a folder")
     chosen_home = Path(wanted).absolute()
     in_home = chosen_home / FILE_NAME
-    from_file = _yaml_tree(in_home) if in_home.exists() else local_file
+    from_file = file_tree(in_home) if in_home.exists() else local_file
     # What a demo's home is made of must not depend on who looks at it.
     is_sandbox = from_file.get("sandbox") is not None
     layers = (named, from_file) if is_sandbox else (from_file, named)
     tree = _merged(_merged(*layers), overrides or {}) | {"home": chosen_home}
     return validated(tree)
+
+
+def in_force(file: Mapping[str, Any], dotenv: Mapping[str, str | None]) -> Settings:
+    """Return the settings of a file's tree under those of the environment and of `.env`.
+
+    Raises `SettingsError`.
+    """
+    return validated(_merged(file, _environment_tree({**dotenv, **os.environ})))
+
+
+def names_that_win(chosen: Mapping[str, Any], dotenv: Mapping[str, str | None]) -> list[str]:
+    """Return the names in the environment or `.env` that say anything else of what a file chooses.
+
+    `chosen` is the nested mapping of the file, `dotenv` what `.env` holds.
+    """
+    names = {**dotenv, **os.environ}
+    plain = validated(chosen)
+    found = []
+    for name in sorted(name for name in names if name.startswith(PREFIX)):
+        alone = _environment_tree({name: names[name]})
+        if _chosen_by(alone, chosen) and validated(_merged(chosen, alone)) != plain:
+            found.append(name)
+    return found
+
+
+def _chosen_by(alone: Mapping[str, Any], chosen: Mapping[str, Any]) -> bool:
+    """Tell whether the one setting of `alone` is among those chosen."""
+    ((key, value),) = alone.items() if alone else (("", None),)
+    if isinstance(value, Mapping) and isinstance(chosen.get(key), Mapping):
+        return _chosen_by(value, chosen[key])
+    return key in chosen
 
 
 def validated(tree: Mapping[str, Any]) -> Settings:
@@ -557,13 +589,22 @@ def _dotenv_tree(path: Path) -> dict[str, Any]:
         return _environment_tree(dotenv_values(path)) if path.exists() else {}
     except UnicodeDecodeError:
         raise SettingsError(f"{path} is not text in UTF-8: correct or remove it") from None
+    except OSError as error:
+        raise _unreadable(path, error) from None
 
 
-def _yaml_tree(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
+def _unreadable(path: Path, error: OSError) -> SettingsError:
+    return SettingsError(f"can't read {path} ({error.strerror}): make it a readable file")
+
+
+def file_tree(path: Path) -> dict[str, Any]:
+    """Return what a settings file holds, not validated; nothing where there is none."""
     try:
+        if not path.exists():
+            return {}
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise _unreadable(path, error) from None
     except Exception as error:  # PyYAML raises more than its own errors
         where = getattr(error, "problem_mark", None)
         place = f" (line {where.line + 1})" if where else ""

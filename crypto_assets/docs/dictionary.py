@@ -10,6 +10,7 @@ from crypto_assets.tables import TABLES, Column, Table
 from crypto_assets.warehouse import schema
 from crypto_assets.warehouse.beside import BESIDE_DESCRIPTIONS, Description
 from crypto_assets.warehouse.staleness import ALL_HISTORY, INPUTS, Input
+from crypto_assets.warehouse.views import MACROS, VIEWS, Macro, View
 
 _INTRODUCTION = """
 # Data dictionary
@@ -26,12 +27,16 @@ _HEADER = ("column", "type", "null", "unit", "allowed", "meaning")
 def page() -> str:
     """Return the page."""
     contents = [f"- {link(name)}: {contract.row}" for name, contract in TABLES.items()]
+    contents += [f"- {link(name)} (view): {view.row}" for name, view in VIEWS.items()]
+    contents += ["- [macros](#macros): queries that take parameters."]
     contents += [f"- {link(name)}: {told.row}" for name, told in BESIDE_DESCRIPTIONS.items()]
     return "\n\n".join(
         [
             _INTRODUCTION.strip(),
             "\n".join(contents),
             *(_section(contract) for contract in TABLES.values()),
+            *map(_view, VIEWS.values()),
+            _macros(),
             *_beside(),
         ]
     )
@@ -59,6 +64,27 @@ def _section(contract: Table) -> str:
             table(_HEADER, map(_row, contract.all_columns)),
         ]
     )
+
+
+def _view(view: View) -> str:
+    return "\n\n".join(
+        [
+            f"## {view.name}",
+            f"A view. {view.row}",
+            f"- a row for each {', '.join(map(code, view.key))}",
+            table(_HEADER, map(_row, view.columns)),
+        ]
+    )
+
+
+def _macros() -> str:
+    return "\n\n".join(["## macros", "\n".join(map(_macro, MACROS.values()))])
+
+
+def _macro(macro: Macro) -> str:
+    head = code(f"{macro.name}({', '.join(macro.parameters)})")
+    kind = "a table" if macro.is_table else "a value"
+    return f"- {head}, {kind}: {macro.description} Example: {code(macro.example)}"
 
 
 def _after(contract: Table) -> str:

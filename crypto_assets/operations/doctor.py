@@ -3,7 +3,7 @@
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -13,7 +13,8 @@ from crypto_assets.assets.platform import Platform
 from crypto_assets.monitoring.conditions import LOW_DISK_BYTES
 from crypto_assets.operations import home
 from crypto_assets.operations.errors import OperationError
-from crypto_assets.providers.errors import ProviderError
+from crypto_assets.providers.errors import PermanentError, ProviderError
+from crypto_assets.providers.plans import PLANS
 from crypto_assets.settings import Settings
 
 # Long enough for one answer, too short to wait out a rate limit.
@@ -44,20 +45,24 @@ def examine(settings: Settings) -> Iterator[Finding]:
         yield from _providers(settings, folder)
 
 
+def ask_coingecko(settings: Settings) -> str:
+    """Return what CoinGecko tells of the plan and its key, by one call. Raises `ProviderError`."""
+    with TemporaryDirectory() as folder, closing(_hasty(settings, Path(folder))) as platform:
+        return _coingecko(platform)
+
+
+def _hasty(settings: Settings, folder: Path) -> Platform:
+    patience = min(_PATIENCE_SECONDS, settings.fetch.retry_budget_seconds)
+    fetch = settings.fetch.model_copy(update={"retry_budget_seconds": patience})
+    hasty = settings.model_copy(update={"home": folder, "fetch": fetch})
+    return Platform(hasty)
+
+
 def _providers(settings: Settings, folder: Path) -> Iterator[Finding]:
-    hasty = settings.model_copy(
-        update={
-            "home": folder,
-            "fetch": settings.fetch.model_copy(update={"retry_budget_seconds": _PATIENCE_SECONDS}),
-        }
-    )
-    platform = Platform(hasty)
-    try:
+    with closing(_hasty(settings, folder)) as platform:
         yield _reached("coingecko", lambda: _coingecko(platform))
         yield _reached("alternative.me", lambda: _fear_greed(platform))
         yield _reached("farside", lambda: _farside(platform))
-    finally:
-        platform.close()
 
 
 def _described(settings: Settings) -> str:
@@ -98,10 +103,19 @@ def _reached(subject: str, probe: Callable[[], str]) -> Finding:
 
 
 def _coingecko(platform: Platform) -> str:
-    platform.coingecko.ping()
-    if not platform.plan.is_paid or platform.settings.is_sandbox:
+    # The free plans, and the sandbox's own, tell nothing of a key but that it is accepted.
+    if not platform.plan.is_paid or platform.plan.key_header is None:
+        platform.coingecko.ping()
         return f"reachable, plan '{platform.plan.name}'"
     usage = platform.coingecko.key_usage().data
+    theirs = PLANS.get(usage.plan.lower())
+    if theirs is not None and theirs.key_header and theirs.name != platform.plan.name:
+        raise PermanentError(
+            f"the key is one of the plan '{theirs.name}', not of '{platform.plan.name}'",
+            provider="coingecko",
+            asked="the key's usage",
+            advice=f"set coingecko.plan to {theirs.name}",
+        )
     return (
         f"reachable, key of plan '{usage.plan}', {usage.credits_left} of "
         f"{usage.credits_per_month} credits left, {usage.calls_per_minute} calls a minute"

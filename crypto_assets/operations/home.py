@@ -61,6 +61,15 @@ def _own_storage(home: Path) -> str | None:
     return yaml.safe_dump(chosen)
 
 
+def refuse_impossible(home: Path) -> None:
+    """Raise `OperationError` where a home can't be made, without making anything."""
+    existing = next((p for p in (home, *home.parents) if p.exists()), Path("/"))
+    if not existing.is_dir():
+        raise _not_writable(home, NotADirectoryError(0, f"{existing} is a file, not a folder"))
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise _not_writable(home, PermissionError(0, f"{existing} is not writable"))
+
+
 def open_instance(settings: Settings) -> "dg.DagsterInstance":
     """Return Dagster's persistent instance of the home."""
     import dagster as dg

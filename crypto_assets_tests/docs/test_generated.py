@@ -19,6 +19,7 @@ from crypto_assets.settings import Settings, load_settings, validated
 from crypto_assets.tables import TABLES
 from crypto_assets.warehouse.beside import BESIDE_DESCRIPTIONS
 from crypto_assets.warehouse.schema import Identity, ensure_schema
+from crypto_assets.warehouse.views import VIEWS
 from crypto_assets_tests.docs.pages import DOCS, cells
 
 SETTINGS = [row for row in cells(DOCS / "settings.md") if row[0].startswith("`")]
@@ -136,8 +137,23 @@ def test_what_is_beside_the_tables_is_described_column_by_column(
         "SELECT table_name, list(column_name) FROM duckdb_columns() "
         "WHERE schema_name = 'main' AND NOT internal GROUP BY table_name"
     ).fetchall()
-    beside = {table: set(columns) for table, columns in stored if table not in TABLES}
+    known = {*TABLES, *VIEWS}
+    beside = {table: set(columns) for table, columns in stored if table not in known}
     assert beside == {name: set(told.columns) for name, told in BESIDE_DESCRIPTIONS.items()}
+
+
+def test_every_macro_of_the_database_is_told_with_its_parameters(
+    warehouse: duckdb.DuckDBPyConnection,
+) -> None:
+    stored = warehouse.execute(
+        "SELECT function_name, parameters FROM duckdb_functions() "
+        "WHERE NOT internal AND function_name <> 'crypto_assets_views'"
+    ).fetchall()
+    text = (DOCS / "data_dictionary.md").read_text("utf-8")
+    told = re.findall(r"^- `(\w+)\(([\w, ]*)\)`, ", text, re.MULTILINE)
+    assert sorted(told) == sorted((name, ", ".join(parameters)) for name, parameters in stored)
+    for example in re.findall(r" Example: `([^`]+)`$", text, re.MULTILINE):
+        warehouse.execute(example)
 
 
 def test_every_check_that_dagster_knows_is_in_the_list() -> None:
