@@ -307,9 +307,21 @@ def new_home(clone: Clone) -> Path:
 
 
 def commands_that_end() -> list[str]:
-    """The README's commands but those that serve until they are told to end."""
-    serving = ("crypto-assets up", "crypto-assets sandbox", "dagster dev", "crypto-assets demo")
-    return sorted({command for command in NAMED if not command.startswith(serving)})
+    """The commands that work on a home, but those that serve until they are told to end."""
+    others = ("up", "sandbox", "demo", "init")
+    tested_alone = ("dagster dev", *(f"crypto-assets {name}" for name in others))
+    return sorted({command for command in NAMED if not command.startswith(tested_alone)})
+
+
+def test_init_writes_settings_where_nobody_can_be_asked(clone: Clone, tmp_path: Path) -> None:
+    assert "crypto-assets init" in NAMED
+    command = f"cd {tmp_path} && {clone.folder}/.venv/bin/crypto-assets init --yes"
+    # Nobody listens there: the plan stays unchecked, and no live host is called.
+    done = clone.run(command, CRYPTO_ASSETS_COINGECKO__BASE_URL="http://127.0.0.1:9")
+    assert done.returncode == 0, done.stderr
+    assert "credits in a month" in done.stdout
+    written = yaml.safe_load((tmp_path / "crypto_assets.yaml").read_text("utf-8"))
+    assert written["coingecko"]["plan"] == "keyless"
 
 
 @pytest.mark.parametrize("command", commands_that_end())
