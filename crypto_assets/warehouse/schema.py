@@ -13,6 +13,7 @@ import duckdb
 from crypto_assets.periods import wall_now
 from crypto_assets.tables import TABLES, Table, partitioned
 from crypto_assets.warehouse import contents, migrations, views
+from crypto_assets.warehouse.beside import BESIDE_DESCRIPTIONS
 from crypto_assets.warehouse.errors import WarehouseError
 from crypto_assets.warehouse.gaps import gap_days_sql
 from crypto_assets.warehouse.session import quoted, transaction
@@ -192,6 +193,11 @@ def _described() -> Iterator[str]:
             text = literal(column.documentation)
             yield f"COMMENT ON COLUMN {name}.{quoted(column.name)} IS {text}"
     yield _coverage_view_sql()
+    for beside, told in BESIDE_DESCRIPTIONS.items():
+        name, kind = quoted(beside), "VIEW" if beside == "coverage" else "TABLE"
+        yield f"COMMENT ON {kind} {name} IS {literal(told.row)}"
+        for meant, meaning in told.columns.items():
+            yield f"COMMENT ON COLUMN {name}.{quoted(meant)} IS {literal(meaning)}"
     yield from views.statements()
 
 
