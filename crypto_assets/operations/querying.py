@@ -9,6 +9,7 @@ How answers look on a screen is `cli`'s, the prompt is `shell`'s.
 import os
 import shutil
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -80,14 +81,20 @@ class Reader:
         with _explained():
             statements = _queries(text)
         for statement in statements:
-            with _explained():
-                connection = self.newest()
-                cursor = connection.execute(statement)
+            answer = self._answer(statement, rows)
+            if answer:
+                yield answer
+
+    def _answer(self, statement: duckdb.Statement, rows: int) -> Answer | None:
+        with _explained():
+            connection = self.newest()
+            with _stoppable(connection):
+                connection.execute(statement)
                 if not _is_query(statement):
-                    continue
-                names = [column[0] for column in cursor.description or ()]
-                found = cursor.fetchmany(rows + 1)
-            yield Answer(names, found[:rows], len(found) > rows)
+                    return None
+                names = [column[0] for column in connection.description or ()]
+                found = connection.fetchmany(rows + 1)
+        return Answer(names, found[:rows], len(found) > rows)
 
     def newest(self) -> duckdb.DuckDBPyConnection:
         """Return a connection to the newest publication, opened anew when there is a newer one."""
@@ -145,7 +152,7 @@ def _copy(reader: Reader, text: str, form: Format, file: Path) -> int:
         if queries[-1].type == duckdb.StatementType.EXPLAIN:
             raise QueryError("a plan is no table: leave EXPLAIN out, or --format")
         reader.close()
-        with _open(reader.home, reader.beside, file) as connection:
+        with _open(reader.home, reader.beside, file) as connection, _stoppable(connection):
             asked = f"FROM (\n{_without_end(text)}\n)"
             if form == "json":
                 asked = _without_nan(connection, asked)
@@ -240,10 +247,21 @@ def _explained() -> Iterator[None]:
         yield
     except duckdb.Error as error:
         raise QueryError(_sentence(error)) from None
+
+
+@contextmanager
+def _stoppable(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Let Ctrl-C end a query for good, with all its threads."""
+    try:
+        yield
     except RuntimeError as error:
+        # How DuckDB tells of Ctrl-C. A thread of the query can miss it, and then whatever is asked
+        # next, closing too, waits for that thread: so it is told once more, until it listens.
         if "interrupted" not in str(error).lower():
             raise
-        # How DuckDB tells of Ctrl-C.
+        for _ in range(20):
+            connection.interrupt()
+            time.sleep(0.01)
         raise KeyboardInterrupt from None
 
 

@@ -325,8 +325,14 @@ SELECT now.date, now.coin_id, now.price_usd AS close_usd,
 FROM market_caps AS now {_close_before("CAST(days AS INTEGER)", "past")}""",
 )
 
+
+def _quoted_sql(expression: str, quote: str) -> str:
+    """SQL that puts a text between quotes and doubles those in it."""
+    one, two = literal(quote), literal(quote * 2)
+    return f"{one} || replace({expression}, {one}, {two}) || {one}"
+
+
 # PIVOT takes no list in a macro, so the query is composed; names are quoted on the way.
-_AN_APOSTROPHE, _A_QUOTE = literal("'"), literal('"')
 WIDE_CLOSES = Macro(
     name="wide_closes",
     parameters=("coins",),
@@ -335,9 +341,8 @@ WIDE_CLOSES = Macro(
     example="FROM wide_closes(['bitcoin', 'ethereum'])",
     sql=f"""
 FROM query('SELECT date, ' || array_to_string(list_transform(coins, lambda coin:
-    'max(price_usd) FILTER (WHERE coin_id = '
-    || {_AN_APOSTROPHE} || replace(coin, {_AN_APOSTROPHE}, {_AN_APOSTROPHE * 2}) || {_AN_APOSTROPHE}
-    || ') AS ' || {_A_QUOTE} || replace(coin, {_A_QUOTE}, {_A_QUOTE * 2}) || {_A_QUOTE}), ', ')
+    'max(price_usd) FILTER (WHERE coin_id = ' || {_quoted_sql("coin", "'")}
+    || ') AS ' || {_quoted_sql("coin", '"')}), ', ')
     || ' FROM market_caps WHERE is_final GROUP BY date ORDER BY date')""",
 )
 
