@@ -61,9 +61,14 @@ def main() -> None:
         from crypto_assets.providers.usage import UsageError
         from crypto_assets.warehouse.errors import WarehouseError
 
-        if not isinstance(error, (WarehouseError, AlertsError, AttemptsError, UsageError)):
+        if isinstance(error, (WarehouseError, AlertsError, AttemptsError, UsageError)):
+            _end(str(error))
+        from crypto_assets.operations.disks import of_disk
+
+        told = of_disk(error)
+        if told is None:
             raise
-        _end(str(error))
+        _end(told)
 
 
 def _end(sentence: str) -> None:
@@ -563,10 +568,12 @@ def doctor(home: Path | None) -> None:
     """
     from crypto_assets.operations.doctor import examine
     from crypto_assets.operations.sandboxed import with_providers
+    from crypto_assets.settings import load_settings
 
     console = _console()
     failed = 0
-    with with_providers(_settings(home)) as active:
+    # What is wrong with the home is a finding, too.
+    with with_providers(load_settings(home)) as active:
         for finding in examine(active):
             failed += not finding.is_fine
             mark = "[green]ok[/]  " if finding.is_fine else "[red]FAIL[/]"
@@ -632,12 +639,15 @@ def sandbox(
 
 
 def _settings(home: Path | None, over_budget: bool = False) -> "Settings":
+    from crypto_assets.operations.home import refuse_file
     from crypto_assets.settings import load_settings
 
     if over_budget:
         # Where processes that are started for us find it, too.
         os.environ["CRYPTO_ASSETS_COINGECKO__MAY_EXCEED_CREDITS"] = "true"
-    return load_settings(home)
+    settings = load_settings(home)
+    refuse_file(settings.home)
+    return settings
 
 
 def _fill(settings: "Settings", tables: list[str], days: tuple[date, date]) -> None:
@@ -800,6 +810,11 @@ def _print_outcome(console: "Console", report: "RunReport") -> None:
     if not report.succeeded and not report.failures:
         raise click.ClickException("the run failed: its log in the Dagster UI says why")
     if report.failures:
+        if all("could not be reached" in reason for reason in report.failures.values()):
+            raise click.ClickException(
+                "no provider could be reached: check the network ('crypto-assets doctor' tries "
+                "each) and run the same again; what was stored stays"
+            )
         raise click.ClickException(
             f"{', '.join(report.failures)} failed for the reasons above; what was stored stays"
         )

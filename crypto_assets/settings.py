@@ -6,6 +6,7 @@ An environment name is `CRYPTO_ASSETS_` and the path joined by `__`, for example
 """
 
 import difflib
+import io
 import os
 import re
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -197,7 +199,10 @@ class CoinGeckoSettings(_Section):
     def _plan_has_its_key(self) -> "CoinGeckoSettings":
         has_key = self.api_key is not None and self.api_key.get_secret_value() != ""
         if self.plan not in ("keyless", "unlimited") and not has_key:
-            raise ValueError(f"the plan '{self.plan}' needs api_key (or set plan: keyless)")
+            raise ValueError(
+                f"the plan '{self.plan}' needs api_key: set {PREFIX}COINGECKO__API_KEY, run "
+                "'crypto-assets init', or choose the plan keyless"
+            )
         return self
 
 
@@ -586,11 +591,20 @@ def _environment_tree(environment: Mapping[str, str | None]) -> dict[str, Any]:
 
 def _dotenv_tree(path: Path) -> dict[str, Any]:
     try:
-        return _environment_tree(dotenv_values(path)) if path.exists() else {}
+        # A folder of that name is an environment of somebody's, no file of ours.
+        if not path.exists() or path.is_dir():
+            return {}
+        text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise SettingsError(f"{path} is not text in UTF-8: correct or remove it") from None
     except OSError as error:
         raise _unreadable(path, error) from None
+    for binding in parse_stream(io.StringIO(text)):
+        # Others' lines may be in others' syntax.
+        if binding.error and PREFIX in binding.original.string:
+            line = text.count("\n", 0, text.index(binding.original.string.strip())) + 1
+            raise SettingsError(f"{path} can't be understood at line {line}: write NAME=value")
+    return _environment_tree(dotenv_values(stream=io.StringIO(text)))
 
 
 def _unreadable(path: Path, error: OSError) -> SettingsError:
@@ -641,7 +655,7 @@ def _explained(fault: dict[str, Any]) -> str:
     shown = "" if is_secret else _held(fault)
     if fault["type"] in ("model_type", "model_attributes_type"):
         return f"'{name}'{shown} must hold settings by name: {', '.join(_names_allowed(path))}"
-    return f"setting '{name}'{shown} {fault['msg'].removeprefix('Value error, ')}"
+    return f"setting '{name}'{shown or ':'} {fault['msg'].removeprefix('Value error, ')}"
 
 
 def _held(fault: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +16,8 @@ from crypto_assets.operations.errors import OperationError
 from crypto_assets.providers.errors import PermanentError, ProviderError
 from crypto_assets.providers.plans import PLANS
 from crypto_assets.settings import Settings
+from crypto_assets.warehouse.errors import WarehouseError, WarehouseInUseError
+from crypto_assets.warehouse.warehouse import FILE_NAME, Warehouse
 
 # Long enough for one answer, too short to wait out a rate limit.
 _PATIENCE_SECONDS = 3.0
@@ -37,6 +39,8 @@ def examine(settings: Settings) -> Iterator[Finding]:
     of_home = _home(settings)
     yield of_home
     yield _disk(settings)
+    if of_home.is_fine and (settings.home / FILE_NAME).exists():
+        yield _warehouse(settings)
     with ExitStack() as stack:
         # Providers can be tried without the home: a client only needs some folder.
         folder = settings.home
@@ -93,6 +97,17 @@ def _disk(settings: Settings) -> Finding:
     if free < LOW_DISK_BYTES:
         return Finding("disk", False, f"only {told}: make room for at least 2 GB")
     return Finding("disk", True, told)
+
+
+def _warehouse(settings: Settings) -> Finding:
+    warehouse = replace(Warehouse.of(settings), lock_timeout_seconds=_PATIENCE_SECONDS)
+    try:
+        with warehouse.session("doctor"):
+            return Finding("warehouse", True, f"{warehouse.path.name} opens")
+    except WarehouseInUseError:
+        return Finding("warehouse", True, f"{warehouse.path.name} is being written")
+    except WarehouseError as error:
+        return Finding("warehouse", False, str(error))
 
 
 def _reached(subject: str, probe: Callable[[], str]) -> Finding:

@@ -61,6 +61,12 @@ def _own_storage(home: Path) -> str | None:
     return yaml.safe_dump(chosen)
 
 
+def refuse_file(home: Path) -> None:
+    """Raise `OperationError` where the home is a file."""
+    if home.is_file():
+        raise _not_writable(home, NotADirectoryError())
+
+
 def refuse_impossible(home: Path) -> None:
     """Raise `OperationError` where a home can't be made, without making anything."""
     existing = next((p for p in (home, *home.parents) if p.exists()), Path("/"))

@@ -34,7 +34,11 @@ REPOSITORY = Path(__file__).parents[2]
 README = REPOSITORY / "README.md"
 # Those of `extending.md` change the package, so they have a copy of their own.
 BLOCKS = [block for block in all_blocks() if block.page.name != "extending.md"]
-INSTALL, TEST, *SHELL_BLOCKS = [block for block in BLOCKS if block.language == "sh"]
+INSTALL, TEST, *_OTHERS = [block for block in BLOCKS if block.language == "sh"]
+# Those that ask a person, or serve one, have tests of their own.
+ASKING = [block for block in _OTHERS if block.text.strip().endswith(" init")]
+SERVING = [block for block in _OTHERS if "jupyter lab" in block.text]
+SHELL_BLOCKS = [block for block in _OTHERS if block not in (*ASKING, *SERVING)]
 PYTHON_BLOCKS = [block for block in BLOCKS if block.language == "python"]
 # Commands in the text and in tables; `dagster dev` among them.
 WRITTEN = [prose(page) for page in PAGES if page.name not in generate.pages()]
@@ -313,15 +317,26 @@ def commands_that_end() -> list[str]:
     return sorted({command for command in NAMED if not command.startswith(tested_alone)})
 
 
-def test_init_writes_settings_where_nobody_can_be_asked(clone: Clone, tmp_path: Path) -> None:
-    assert "crypto-assets init" in NAMED
-    command = f"cd {tmp_path} && {clone.folder}/.venv/bin/crypto-assets init --yes"
+def commands_of_init() -> list[str]:
+    """How the README writes settings: with questions, which nobody answers here, and without."""
+    asking = [block.text.strip().removeprefix(".venv/bin/") for block in ASKING]
+    return [*asking, *(command for command in NAMED if command.startswith(asking[0]))]
+
+
+@pytest.mark.parametrize("command", commands_of_init())
+def test_init_writes_settings_where_nobody_can_be_asked(
+    clone: Clone, tmp_path: Path, command: str
+) -> None:
     # Nobody listens there: the plan stays unchecked, and no live host is called.
-    done = clone.run(command, CRYPTO_ASSETS_COINGECKO__BASE_URL="http://127.0.0.1:9")
+    done = clone.run(
+        f"cd {tmp_path} && {clone.folder}/.venv/bin/{command} < /dev/null",
+        CRYPTO_ASSETS_COINGECKO__BASE_URL="http://127.0.0.1:9",
+    )
     assert done.returncode == 0, done.stderr
     assert "credits in a month" in done.stdout
     written = yaml.safe_load((tmp_path / "crypto_assets.yaml").read_text("utf-8"))
     assert written["coingecko"]["plan"] == "keyless"
+    assert written["universe"]["tracked"] == (50 if "50" in command else 100)
 
 
 @pytest.mark.parametrize("command", commands_that_end())
