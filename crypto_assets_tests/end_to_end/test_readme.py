@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 import pandas as pd
@@ -387,6 +388,43 @@ def test_dagster_dev_loads_the_platform_and_keeps_its_history(clone: Clone) -> N
         names = {node["assetKey"]["path"][0] for node in answer["data"]["assetNodes"]}
         assert names == set(TABLES)
     assert (clone.folder / "data" / "dagster" / "history").is_dir()
+
+
+def test_jupyter_opens_the_notebooks_and_one_runs_on_the_demo(clone: Clone) -> None:
+    (block,) = SERVING
+    install, opening = block.text.strip().split(" && ")
+    done = clone.run(install)
+    assert done.returncode == 0, done.stderr
+    port = free_port()
+    options = f"--no-browser --allow-root --port {port} --IdentityProvider.token=''"
+    with served(clone, f"{opening} {options}"):
+        names = wait_for(f"http://127.0.0.1:{port}/api/contents").json()["content"]
+        found = {file["name"] for file in names if file["type"] == "notebook"}
+        assert found == set(
+            re.findall(r"crypto_assets/notebooks/(\w+\.ipynb)", README.read_text("utf-8"))
+        )
+        assert len(found) == 5
+        specs = wait_for(f"http://127.0.0.1:{port}/api/kernelspecs").json()["kernelspecs"]
+        assert "python3" in specs
+    # Run as a newcomer's kernel would: on the demo, which nobody named.
+    made = clone.run(
+        ".venv/bin/jupyter execute crypto_assets/notebooks/point_in_time.ipynb --output=../../told"
+    )
+    assert made.returncode == 0, made.stderr
+    told = (clone.folder / "told.ipynb").read_text()
+    assert "180 final days is point in time" in told
+    assert str(clone.home) in told
+
+
+def test_the_notebooks_are_part_of_an_installed_package(clone: Clone) -> None:
+    done = clone.run(".venv/bin/pip wheel -q --no-deps -w wheels .")
+    assert done.returncode == 0, done.stderr
+    (wheel,) = (clone.folder / "wheels").glob("*.whl")
+    names = ZipFile(wheel).namelist()
+    packed = {name for name in names if name.startswith("crypto_assets/notebooks/")}
+    tracked = clone.run("git ls-files crypto_assets/notebooks").stdout.split()
+    assert packed == set(tracked)
+    assert len(tracked) >= 5
 
 
 def free_port() -> int:
