@@ -149,8 +149,8 @@ def refuse_impossible(settings: Settings, tables: Sequence[str], days: tuple[dat
     if not start <= first <= last <= today:
         order = "the first day comes after the last, " if first > last else ""
         raise OperationError(
-            f"can't fill {first} to {last}: {order}this home begins on {start} (setting history.start) "
-            f"and today is {today} UTC; choose --from and --to within"
+            f"can't fill {first} to {last}: {order}this home begins on {start} (setting "
+            f"history.start) and today is {today} UTC; choose --from and --to within"
         )
 
 

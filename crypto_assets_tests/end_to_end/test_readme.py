@@ -59,12 +59,15 @@ class Clone:
     def home(self) -> Path:
         return self.folder / "data" / "demo"
 
-    def run(self, command: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-        """Run a command line as typed in the clone."""
+    def run(
+        self, command: str, folder: Path | None = None, **environment: str
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run a command line as typed in the clone, or in another folder, by nobody to ask."""
         return subprocess.run(
             ["bash", "-euo", "pipefail", "-c", command],
-            cwd=self.folder,
+            cwd=folder or self.folder,
             env=clean_environment() | environment,
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=600,
@@ -318,28 +321,6 @@ def commands_that_end() -> list[str]:
     return sorted({command for command in NAMED if not command.startswith(tested_alone)})
 
 
-def commands_of_init() -> list[str]:
-    """How the README writes settings: with questions, which nobody answers here, and without."""
-    asking = [block.text.strip().removeprefix(".venv/bin/") for block in ASKING]
-    return [*asking, *(command for command in NAMED if command.startswith(asking[0]))]
-
-
-@pytest.mark.parametrize("command", commands_of_init())
-def test_init_writes_settings_where_nobody_can_be_asked(
-    clone: Clone, tmp_path: Path, command: str
-) -> None:
-    # Nobody listens there: the plan stays unchecked, and no live host is called.
-    done = clone.run(
-        f"cd {tmp_path} && {clone.folder}/.venv/bin/{command} < /dev/null",
-        CRYPTO_ASSETS_COINGECKO__BASE_URL="http://127.0.0.1:9",
-    )
-    assert done.returncode == 0, done.stderr
-    assert "credits in a month" in done.stdout
-    written = yaml.safe_load((tmp_path / "crypto_assets.yaml").read_text("utf-8"))
-    assert written["coingecko"]["plan"] == "keyless"
-    assert written["universe"]["tracked"] == (50 if "50" in command else 100)
-
-
 @pytest.mark.parametrize("command", commands_that_end())
 def test_a_command_of_the_readme_works(clone: Clone, command: str) -> None:
     # The demo's home stands in for a live one, whose hosts can't be reached from a test.
@@ -360,6 +341,31 @@ def test_a_command_of_the_readme_works(clone: Clone, command: str) -> None:
         )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
+
+
+def typed_to_init() -> list[str]:
+    """The README's ways to make the settings: a block of its own, and the table's."""
+    named = [f".venv/bin/{name}" for name in NAMED if name.startswith("crypto-assets init")]
+    return [*(block.text.strip() for block in ASKING), *named]
+
+
+@pytest.mark.parametrize("typed", typed_to_init())
+def test_the_settings_that_the_readme_makes_are_those_of_who_presses_enter(
+    clone: Clone, tmp_path: Path, typed: str
+) -> None:
+    (tmp_path / ".venv").symlink_to(clone.folder / ".venv")
+    # The live host can't be reached from a test: what is written is marked so.
+    nowhere = {"CRYPTO_ASSETS_COINGECKO__BASE_URL": "http://127.0.0.1:9"}
+    done = clone.run(typed, tmp_path, **nowhere)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "they fit" in done.stdout
+    made = yaml.safe_load((tmp_path / "crypto_assets.yaml").read_text())
+    assert made["coingecko"] == {"plan": "keyless"}
+    assert made["universe"]["tracked"] == (50 if "--tracked 50" in typed else 100)
+
+
+def test_the_readme_shows_how_settings_are_made() -> None:
+    assert len(typed_to_init()) >= 2
 
 
 def clone_start(clone: Clone) -> list[str]:
@@ -396,7 +402,7 @@ def test_jupyter_opens_the_notebooks_and_one_runs_on_the_demo(clone: Clone) -> N
     done = clone.run(install)
     assert done.returncode == 0, done.stderr
     port = free_port()
-    options = f"--no-browser --allow-root --port {port} --IdentityProvider.token=''"
+    options = f"-y --no-browser --allow-root --port {port} --IdentityProvider.token=''"
     with served(clone, f"{opening} {options}"):
         names = wait_for(f"http://127.0.0.1:{port}/api/contents").json()["content"]
         found = {file["name"] for file in names if file["type"] == "notebook"}

@@ -264,6 +264,7 @@ def test_words_that_do_not_fit_together_are_told(
     assert said in done.err
 
 
+@pytest.mark.slow
 def test_a_publication_without_the_views_says_how_to_get_them(demo_copy: Path) -> None:
     with duckdb.connect(str(demo_copy / "warehouse.duckdb")) as connection:
         connection.execute("DROP VIEW latest_market")
