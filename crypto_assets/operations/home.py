@@ -45,6 +45,12 @@ def prepare(settings: Settings) -> Path:
     return home
 
 
+def refuse_file(home: Path) -> None:
+    """Raise `OperationError` where the home is a file."""
+    if home.is_file():
+        raise _not_writable(home, NotADirectoryError())
+
+
 def _own_storage(home: Path) -> str | None:
     """Return the home's own choice of Dagster's storage, as YAML. Raises `OperationError`."""
     file = home / STORAGE_NAME
@@ -59,12 +65,6 @@ def _own_storage(home: Path) -> str | None:
             f"{file} must be YAML with Dagster's 'storage:' and nothing else: correct or remove it"
         )
     return yaml.safe_dump(chosen)
-
-
-def refuse_file(home: Path) -> None:
-    """Raise `OperationError` where the home is a file."""
-    if home.is_file():
-        raise _not_writable(home, NotADirectoryError())
 
 
 def refuse_impossible(home: Path) -> None:

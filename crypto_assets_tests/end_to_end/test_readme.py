@@ -35,11 +35,13 @@ REPOSITORY = Path(__file__).parents[2]
 README = REPOSITORY / "README.md"
 # Those of `extending.md` change the package, so they have a copy of their own.
 BLOCKS = [block for block in all_blocks() if block.page.name != "extending.md"]
-INSTALL, TEST, *_OTHERS = [block for block in BLOCKS if block.language == "sh"]
-# Those that ask a person, or serve one, have tests of their own.
-ASKING = [block for block in _OTHERS if block.text.strip().endswith(" init")]
-SERVING = [block for block in _OTHERS if "jupyter lab" in block.text]
-SHELL_BLOCKS = [block for block in _OTHERS if block not in (*ASKING, *SERVING)]
+INSTALL, TEST, *OTHER_BLOCKS = [block for block in BLOCKS if block.language == "sh"]
+# They ask or serve, so that each has a test of its own.
+INIT, JUPYTER = (
+    next(block for block in OTHER_BLOCKS if word in block.text)
+    for word in ("crypto-assets init", "jupyter lab")
+)
+SHELL_BLOCKS = [block for block in OTHER_BLOCKS if block not in (INIT, JUPYTER)]
 PYTHON_BLOCKS = [block for block in BLOCKS if block.language == "python"]
 # Commands in the text and in tables; `dagster dev` among them.
 WRITTEN = [prose(page) for page in PAGES if page.name not in generate.pages()]
@@ -205,6 +207,20 @@ def test_a_shell_block_runs_in_the_clone(clone: Clone, block: Block) -> None:
     done = clone.run(block.text)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
+    if "data/restored" in block.text:
+        assert_restored(clone)
+
+
+def assert_restored(clone: Clone) -> None:
+    """What was restored has the content of what was backed up."""
+    with (
+        crypto_assets.connect(clone.home) as before,
+        crypto_assets.connect(clone.folder / "data" / "restored") as after,
+    ):
+        for name, table in TABLES.items():
+            frames = [one.sql(f'FROM "{name}" ORDER BY ALL').df() for one in (before, after)]
+            columns = list(table.content_columns)
+            pd.testing.assert_frame_equal(frames[0][columns], frames[1][columns])
 
 
 @pytest.mark.parametrize("block", PYTHON_BLOCKS, ids=str)
@@ -220,19 +236,6 @@ def test_the_frame_of_the_readme_holds_the_crossovers(clone: Clone) -> None:
         signals = connection.sql("FROM ema_signals").df()
     crossed = signals[(signals["fast_span"] == 12) & signals["event"].isin([-1, 1])]
     assert int(done.stdout) == len(crossed) > 0
-
-
-def test_what_is_restored_by_the_operations_equals_what_was_backed_up(clone: Clone) -> None:
-    if not (clone.folder / "data" / "restored").exists():
-        pytest.skip("the block that restores was not run before")
-    with (
-        crypto_assets.connect(clone.home) as before,
-        crypto_assets.connect(clone.folder / "data" / "restored") as after,
-    ):
-        for name, table in TABLES.items():
-            frames = [one.sql(f'FROM "{name}" ORDER BY ALL').df() for one in (before, after)]
-            columns = list(table.content_columns)
-            pd.testing.assert_frame_equal(frames[0][columns], frames[1][columns])
 
 
 def test_the_service_serves_until_systemd_ends_it(clone: Clone) -> None:
@@ -346,7 +349,7 @@ def test_a_command_of_the_readme_works(clone: Clone, command: str) -> None:
 def typed_to_init() -> list[str]:
     """The README's ways to make the settings: a block of its own, and the table's."""
     named = [f".venv/bin/{name}" for name in NAMED if name.startswith("crypto-assets init")]
-    return [*(block.text.strip() for block in ASKING), *named]
+    return [INIT.text, *named]
 
 
 @pytest.mark.parametrize("typed", typed_to_init())
@@ -397,8 +400,7 @@ def test_dagster_dev_loads_the_platform_and_keeps_its_history(clone: Clone) -> N
 
 
 def test_jupyter_opens_the_notebooks_and_one_runs_on_the_demo(clone: Clone) -> None:
-    (block,) = SERVING
-    install, opening = block.text.strip().split(" && ")
+    install, opening = JUPYTER.text.strip().split(" && ")
     done = clone.run(install)
     assert done.returncode == 0, done.stderr
     port = free_port()
