@@ -68,6 +68,12 @@ def apply(clone: Clone, recipe: str) -> None:
             assert block.language == "sh", block
 
 
+def touched() -> list[str]:
+    """The files that the recipes write or edit."""
+    text = EXTENDING.read_text(encoding="utf-8")
+    return sorted(set(re.findall(r"^(?:\+\+\+ b/|# (?=\w+/))(\S+\.py)$", text, re.MULTILINE)))
+
+
 def commands(recipe: str) -> list[str]:
     """The commands of a recipe, in order."""
     blocks = [block for block in section(EXTENDING, recipe) if block.language == "sh"]
