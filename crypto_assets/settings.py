@@ -6,6 +6,7 @@ An environment name is `CRYPTO_ASSETS_` and the path joined by `__`, for example
 """
 
 import difflib
+import io
 import os
 import re
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -31,6 +33,7 @@ from crypto_assets.periods import Clock, midnight
 
 PREFIX = "CRYPTO_ASSETS_"
 FILE_NAME = "crypto_assets.yaml"
+DOTENV_NAME = ".env"
 SANDBOX_PORT = 8765
 
 PlanName = Literal["keyless", "demo", "basic", "analyst", "lite", "enterprise", "unlimited"]
@@ -141,14 +144,25 @@ def _channel(value: SecretStr) -> SecretStr:
     return value
 
 
+def _allows(what: str) -> Any:
+    """Say in the schema what a validator allows, for the table of settings."""
+    return Field(json_schema_extra={"allowed": what})
+
+
 Number = Annotated[int, BeforeValidator(_no_truth)]
-Url = Annotated[str, AfterValidator(_url)]
-Cron = Annotated[str, AfterValidator(_cron)]
-UtcDatetime = Annotated[datetime, AfterValidator(_naive_utc)]
+Url = Annotated[str, AfterValidator(_url), _allows("http:// or https:// URL")]
+Cron = Annotated[str, AfterValidator(_cron), _allows("cron expression of five fields, UTC")]
+UtcDatetime = Annotated[datetime, AfterValidator(_naive_utc), _allows("date and time, UTC")]
 SecretUrls = Annotated[
-    list[Annotated[SecretStr, AfterValidator(_channel)]], BeforeValidator(_listed_urls)
+    list[Annotated[SecretStr, AfterValidator(_channel)]],
+    BeforeValidator(_listed_urls),
+    _allows("apprise URLs"),
 ]
-CoinIds = Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_listed)]
+CoinIds = Annotated[
+    list[Annotated[str, Field(min_length=1)]],
+    BeforeValidator(_listed),
+    _allows("CoinGecko ids"),
+]
 
 
 class _Section(BaseModel):
@@ -158,37 +172,50 @@ class _Section(BaseModel):
 class CoinGeckoSettings(_Section):
     """How to reach CoinGecko."""
 
-    plan: PlanName = Field("keyless", description="The plan of the key; keyless needs no key.")
-    api_key: SecretStr | None = Field(None, description="The key of that plan.")
-    base_url: Url | None = Field(None, description="Another host; by default the plan's own.")
+    plan: PlanName = Field(
+        "keyless",
+        description="The plan of the key; keyless needs none, unlimited is the sandbox's.",
+    )
+    api_key: SecretStr | None = Field(
+        None, description="The key of that plan; put it into the environment or `.env`."
+    )
+    base_url: Url | None = Field(
+        None, description="Where CoinGecko is; by default the host of the plan."
+    )
     calls_per_minute: Number | None = Field(
-        None, ge=1, description="Another rate limit; by default the plan's safe one."
+        None,
+        ge=1,
+        description="A rate limit, shared by all processes of a home; by default the plan's.",
     )
     credits_per_month: Number | None = Field(
-        None, ge=1, description="Another monthly budget; by default the plan's."
+        None, ge=1, description="Credits a month may cost; by default the plan's."
     )
     may_exceed_credits: bool = Field(
-        False, description="Whether a run may start that needs more credits than the month has."
+        False,
+        description="Whether a run may start that needs more credits than the month has left.",
     )
 
     @model_validator(mode="after")
     def _plan_has_its_key(self) -> "CoinGeckoSettings":
         has_key = self.api_key is not None and self.api_key.get_secret_value() != ""
         if self.plan not in ("keyless", "unlimited") and not has_key:
-            raise ValueError(f"the plan '{self.plan}' needs api_key (or set plan: keyless)")
+            raise ValueError(
+                f"the plan '{self.plan}' needs api_key: set {PREFIX}COINGECKO__API_KEY, run "
+                "'crypto-assets init', or choose the plan keyless"
+            )
         return self
 
 
 class AlternativeMeSettings(_Section):
     """How to reach alternative.me, the source of the fear & greed index."""
 
-    base_url: Url = Field("https://api.alternative.me", description="The host.")
+    base_url: Url = Field("https://api.alternative.me", description="Where alternative.me is.")
 
 
 class FarsideSettings(_Section):
     """How to reach Farside Investors, the source of ETF flows."""
 
-    base_url: Url = Field("https://farside.co.uk", description="The host.")
+    base_url: Url = Field("https://farside.co.uk", description="Where Farside Investors is.")
 
 
 class UniverseSettings(_Section):
@@ -212,7 +239,9 @@ class HistorySettings(_Section):
     """Where the warehouse begins."""
 
     start: date = Field(
-        date(2026, 1, 1), description="First day of every table; fixed once data is stored."
+        date(2026, 1, 1),
+        description="First day of every table; fixed once data is stored.",
+        json_schema_extra={"allowed": "2013-04-28 to today"},
     )
 
     @field_validator("start")
@@ -229,7 +258,8 @@ class SignalSettings(_Section):
     span_pairs: Annotated[list[tuple[int, int]], BeforeValidator(_listed)] = Field(
         [(12, 26), (20, 50), (50, 200)],
         min_length=1,
-        description="EMA pairs, each [fast_span, slow_span] in days.",
+        description="EMA pairs, each [fast_span, slow_span] in days; a change recalculates all.",
+        json_schema_extra={"allowed": "different pairs with 2 <= fast_span < slow_span"},
     )
 
     @field_validator("span_pairs")
@@ -247,14 +277,20 @@ class FetchSettings(_Section):
     """How patient fetching is."""
 
     threads: Number = Field(
-        16, ge=1, le=64, description="Requests in flight at most, within the calls per minute."
+        16,
+        ge=1,
+        le=64,
+        description="Requests in flight at most; never more than a minute of the plan allows.",
     )
-    timeout_seconds: float = Field(30.0, gt=0, le=3600, description="For one response.")
+    timeout_seconds: float = Field(30.0, gt=0, le=3600, description="Patience for one response.")
     retry_budget_seconds: float = Field(
-        60.0, ge=0, description="How long one request is tried again after transient errors."
+        60.0, ge=0, description="How many seconds a request is tried again after transient errors."
     )
     max_missing_share: float = Field(
-        0.05, ge=0, le=1, description="A step fails when more than this share of coins is missing."
+        0.05,
+        ge=0,
+        le=1,
+        description="A step fails when a larger share of its coins is missing; the rest is stored.",
     )
 
 
@@ -262,10 +298,10 @@ class RawSettings(_Section):
     """How much of the raw responses is kept."""
 
     keep_days: Number = Field(
-        1100, ge=1, le=36_500, description="Responses older than this are pruned."
+        1100, ge=1, le=36_500, description="Raw responses older than this are pruned."
     )
     keep_megabytes: Number = Field(
-        5_000, ge=1, description="The oldest responses are pruned beyond this size."
+        5_000, ge=1, description="Beyond this size the oldest raw responses are pruned."
     )
 
 
@@ -273,10 +309,13 @@ class PublishingSettings(_Section):
     """How often readers get a new copy."""
 
     large_megabytes: Number = Field(
-        500, ge=0, description="Files of this size are not published after every run."
+        500, ge=0, description="From this size on a file is not published after every run."
     )
     minutes_between: float = Field(
-        5.0, ge=0, le=1440, description="How long after a publication of such a file none follows."
+        5.0,
+        ge=0,
+        le=1440,
+        description="How many minutes lie at least between two publications of such a file.",
     )
 
 
@@ -284,17 +323,21 @@ class BackupSettings(_Section):
     """Where backups go."""
 
     url: str | None = Field(
-        None, description="Folder or fsspec URL; by default `backups` in the home."
+        None,
+        description="Folder or fsspec URL that backups go to; by default `backups` in the home.",
     )
-    format: Literal["parquet", "csv"] = Field("parquet", description="What its files are.")
-    keep: Number = Field(7, ge=1, description="How many backups stay.")
+    format: Literal["parquet", "csv"] = Field("parquet", description="The format of its files.")
+    keep: Number = Field(7, ge=1, description="How many backups stay there; the oldest go.")
 
 
 class HousekeepingSettings(_Section):
     """How long what piles up is kept."""
 
     keep_runs_days: Number = Field(
-        60, ge=1, description="Dagster's runs, events and logs older than this go."
+        60,
+        ge=1,
+        description="Dagster's runs older than this go with their events and logs; those behind "
+        "the newest state of a partition stay.",
     )
 
 
@@ -302,26 +345,37 @@ class RestatementSettings(_Section):
     """How final values are looked at again."""
 
     coins_a_day: Number = Field(
-        3, ge=0, le=250, description="Coins whose final history is fetched again each day."
+        3,
+        ge=0,
+        le=250,
+        description="Coins whose final history is fetched again each day; 0 turns it off.",
     )
-    days: Number = Field(90, ge=1, le=365, description="How far back it is fetched again.")
+    days: Number = Field(90, ge=1, le=365, description="How many days back it is fetched again.")
 
 
 class FreshnessSettings(_Section):
     """When a table counts as late."""
 
     grace_minutes: float = Field(
-        45.0, gt=0, le=1440, description="How long after its tick a table may still be coming."
+        45.0,
+        gt=0,
+        le=1440,
+        description="How many minutes after its tick a table may still be coming.",
     )
 
 
 class HealingSettings(_Section):
     """How what is missing is asked for again."""
 
-    enabled: bool = Field(True, description="Whether the sensor `healing` asks for it.")
-    days_a_run: Number = Field(30, ge=1, le=366, description="Days that one such run covers.")
+    enabled: bool = Field(
+        True, description="Whether the sensor `healing` asks again for what is missing."
+    )
+    days_a_run: Number = Field(30, ge=1, le=366, description="How many days one such run covers.")
     tries: Number = Field(
-        10, ge=1, le=50, description="How often a day is asked for before it is given up."
+        10,
+        ge=1,
+        le=50,
+        description="How often a day is asked for before it is given up and left to `backfill`.",
     )
 
 
@@ -329,12 +383,17 @@ class AlertSettings(_Section):
     """Who is told when something is wrong."""
 
     urls: SecretUrls = Field(
-        [], description="Where alerts go: one apprise URL for each channel; none: nowhere."
+        [],
+        description="Where alerts go, an apprise URL for each channel (Slack, e-mail, Telegram, "
+        "webhook…); they are secrets, so put them into the environment or `.env`.",
     )
     warnings: bool = Field(
-        False, description="Whether failed WARN checks are told at once, not only in the report."
+        False,
+        description="Whether failed WARN checks are told at once, not only in the report.",
     )
-    daily_report: bool = Field(True, description="Whether the daily report goes there too.")
+    daily_report: bool = Field(
+        True, description="Whether the report of the day goes to the channels too."
+    )
     ui_url: Url = Field(
         "http://127.0.0.1:3000", description="Where the Dagster UI is, for links in alerts."
     )
@@ -344,17 +403,24 @@ class ScheduleSettings(_Section):
     """When things run (cron expressions, UTC)."""
 
     market_refresh: Cron = Field(
-        "0 * * * *", description="Caps, ranks, signals of the running day."
+        "0 * * * *",
+        description="Caps, ranks and signals of the running day; at midnight the day's close.",
     )
     hourly_candles: Cron = Field("30 * * * *", description="Hourly candles of the running day.")
-    fear_greed: Cron = Field("10 0 * * *", description="Fear & greed.")
-    daily_close: Cron = Field("0 1 * * *", description="All that became final of yesterday.")
+    fear_greed: Cron = Field("10 0 * * *", description="The Fear & Greed index.")
+    daily_close: Cron = Field(
+        "0 1 * * *", description="All that became final of yesterday, daily candles among it."
+    )
     etf_flows: Cron = Field("30 9 * * *", description="ETF flows of the last 20 trading days.")
-    restatements: Cron = Field("45 2 * * *", description="Final values looked at again.")
+    restatements: Cron = Field(
+        "45 2 * * *", description="Final values of a few coins looked at again."
+    )
     backup: Cron = Field("15 3 * * *", description="A backup.")
-    housekeeping: Cron = Field("30 3 * * *", description="What piled up is cleared away.")
+    housekeeping: Cron = Field(
+        "30 3 * * *", description="What piled up in Dagster's history is cleared away."
+    )
     status_report: Cron = Field("0 7 * * *", description="The report of the day.")
-    enabled: bool = Field(True, description="Whether schedules and sensors run by default.")
+    enabled: bool = Field(True, description="Whether schedules and sensors are on by default.")
 
     def cron(self, name: str) -> str:
         """Return the cron expression of a schedule by its name here."""
@@ -364,8 +430,10 @@ class ScheduleSettings(_Section):
 class SandboxSettings(_Section):
     """Present only in a sandbox home: the providers are stood in for on loopback."""
 
-    seed: Number = Field(7, ge=0, description="Which market.")
-    clock: UtcDatetime | None = Field(None, description="Where its clock stands; none: wall clock.")
+    seed: Number = Field(7, ge=0, description="Seed of the invented market.")
+    clock: UtcDatetime | None = Field(
+        None, description="Where its clock stands; by default the wall clock."
+    )
     port: Number = Field(SANDBOX_PORT, ge=1, le=65535, description="Where it listens by default.")
 
 
@@ -432,19 +500,50 @@ def load_settings(
     `crypto_assets.yaml` in the home if there is one, else in the working directory.
     Raises `SettingsError`.
     """
-    named = _merged(_dotenv_tree(Path(".env")), _environment_tree(os.environ))
-    local_file = _yaml_tree(Path(FILE_NAME))
+    named = _merged(_dotenv_tree(Path(DOTENV_NAME)), _environment_tree(os.environ))
+    local_file = file_tree(Path(FILE_NAME))
     wanted = home or named.get("home") or local_file.get("home") or "data"
     if not isinstance(wanted, (str, Path)):
         raise SettingsError(f"setting 'home' is {str(wanted)[:80]!r}: must be a folder")
     chosen_home = Path(wanted).absolute()
     in_home = chosen_home / FILE_NAME
-    from_file = _yaml_tree(in_home) if in_home.exists() else local_file
+    from_file = file_tree(in_home) if in_home.exists() else local_file
     # What a demo's home is made of must not depend on who looks at it.
     is_sandbox = from_file.get("sandbox") is not None
     layers = (named, from_file) if is_sandbox else (from_file, named)
     tree = _merged(_merged(*layers), overrides or {}) | {"home": chosen_home}
     return validated(tree)
+
+
+def in_force(file: Mapping[str, Any], dotenv: Mapping[str, str | None]) -> Settings:
+    """Return the settings of a file's tree under those of the environment and of `.env`.
+
+    Raises `SettingsError`.
+    """
+    return validated(_merged(file, _environment_tree({**dotenv, **os.environ})))
+
+
+def names_that_win(chosen: Mapping[str, Any], dotenv: Mapping[str, str | None]) -> list[str]:
+    """Return the names in the environment or `.env` that say anything else of what a file chooses.
+
+    `chosen` is the nested mapping of the file, `dotenv` what `.env` holds.
+    """
+    names = {**dotenv, **os.environ}
+    plain = validated(chosen)
+    found = []
+    for name in sorted(name for name in names if name.startswith(PREFIX)):
+        alone = _environment_tree({name: names[name]})
+        if _chosen_by(alone, chosen) and validated(_merged(chosen, alone)) != plain:
+            found.append(name)
+    return found
+
+
+def _chosen_by(alone: Mapping[str, Any], chosen: Mapping[str, Any]) -> bool:
+    """Tell whether the one setting of `alone` is among those chosen."""
+    ((key, value),) = alone.items() if alone else (("", None),)
+    if isinstance(value, Mapping) and isinstance(chosen.get(key), Mapping):
+        return _chosen_by(value, chosen[key])
+    return key in chosen
 
 
 def validated(tree: Mapping[str, Any]) -> Settings:
@@ -492,16 +591,34 @@ def _environment_tree(environment: Mapping[str, str | None]) -> dict[str, Any]:
 
 def _dotenv_tree(path: Path) -> dict[str, Any]:
     try:
-        return _environment_tree(dotenv_values(path)) if path.exists() else {}
+        # A folder of that name is an environment of somebody's, no file of ours.
+        if not path.exists() or path.is_dir():
+            return {}
+        text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise SettingsError(f"{path} is not text in UTF-8: correct or remove it") from None
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    for binding in parse_stream(io.StringIO(text)):
+        # Others' lines may be in others' syntax.
+        if binding.error and PREFIX in binding.original.string:
+            line = text.count("\n", 0, text.index(binding.original.string.strip())) + 1
+            raise SettingsError(f"{path} can't be understood at line {line}: write NAME=value")
+    return _environment_tree(dotenv_values(stream=io.StringIO(text)))
 
 
-def _yaml_tree(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
+def _unreadable(path: Path, error: OSError) -> SettingsError:
+    return SettingsError(f"can't read {path} ({error.strerror}): make it a readable file")
+
+
+def file_tree(path: Path) -> dict[str, Any]:
+    """Return what a settings file holds, not validated; nothing where there is none."""
     try:
+        if not path.exists():
+            return {}
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise _unreadable(path, error) from None
     except Exception as error:  # PyYAML raises more than its own errors
         where = getattr(error, "problem_mark", None)
         place = f" (line {where.line + 1})" if where else ""
@@ -538,7 +655,7 @@ def _explained(fault: dict[str, Any]) -> str:
     shown = "" if is_secret else _held(fault)
     if fault["type"] in ("model_type", "model_attributes_type"):
         return f"'{name}'{shown} must hold settings by name: {', '.join(_names_allowed(path))}"
-    return f"setting '{name}'{shown} {fault['msg'].removeprefix('Value error, ')}"
+    return f"setting '{name}'{shown or ':'} {fault['msg'].removeprefix('Value error, ')}"
 
 
 def _held(fault: dict[str, Any]) -> str:

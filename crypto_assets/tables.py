@@ -368,12 +368,15 @@ FEAR_GREED = Table(
     kinds=("alternative_me", "duckdb"),
 )
 
+# Coins whose flows into US funds are reported, by the asset name used there.
+COIN_OF_ETF_ASSET = {"btc": "bitcoin", "eth": "ethereum", "sol": "solana"}
+
 ETF_FLOWS = Table(
     name="etf_flows",
     row="Net flow into one exchange-traded fund on one trading day, where it was reported.",
     columns=(
         Column("date", "DATE", "US trading day."),
-        Column("asset", "VARCHAR", "Coin the fund holds.", one_of=("btc", "eth", "sol")),
+        Column("asset", "VARCHAR", "Coin the fund holds.", one_of=tuple(COIN_OF_ETF_ASSET)),
         Column("ticker", "VARCHAR", "Fund; not unique without its asset (BTC and ETH are funds)."),
         _usd("net_flow_usd", "Bought less redeemed (dollars, not millions)."),
     ),

@@ -13,7 +13,8 @@ import crypto_assets
 PACKAGE = "crypto_assets"
 # From the top down; what stands on one line does not know of each other, but for ALLIES.
 LAYERS = (
-    grimp.Layer("cli"),
+    grimp.Layer("docs"),
+    grimp.Layer("cli", "notebooks"),
     grimp.Layer("operations"),
     grimp.Layer("definitions"),
     grimp.Layer("automation"),

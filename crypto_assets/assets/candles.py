@@ -15,7 +15,7 @@ from crypto_assets.assets.universe import Tracked, choose, snapshot_kept, tracke
 from crypto_assets.calculations import candles
 from crypto_assets.providers import routes
 from crypto_assets.providers.errors import ProviderError
-from crypto_assets.providers.http import Fetched
+from crypto_assets.providers.fetched import Fetched
 from crypto_assets.providers.plans import Plan
 from crypto_assets.tables import OHLC_DAILY, OHLC_HOURLY, Table
 from crypto_assets.warehouse.writer import Batch, Batches

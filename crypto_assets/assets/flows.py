@@ -12,7 +12,7 @@ from crypto_assets.assets.fetching import fail_if_too_much_missing, fetch_each
 from crypto_assets.assets.platform import Platform
 from crypto_assets.periods import DAY, is_weekend
 from crypto_assets.providers.farside import EtfFlows
-from crypto_assets.providers.http import Fetched
+from crypto_assets.providers.fetched import Fetched
 from crypto_assets.tables import ETF_FLOWS
 from crypto_assets.warehouse.gaps import Gap, Inspection
 from crypto_assets.warehouse.warehouse import Query

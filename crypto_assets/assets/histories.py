@@ -28,7 +28,7 @@ from crypto_assets.providers import routes
 from crypto_assets.providers.coingecko import CoinGecko
 from crypto_assets.providers.coingecko_frames import REFUSED
 from crypto_assets.providers.errors import ProviderError
-from crypto_assets.providers.http import Fetched
+from crypto_assets.providers.fetched import Fetched
 from crypto_assets.providers.replay import Probe
 from crypto_assets.providers.routes import Call, Request
 from crypto_assets.tables import MARKET_CAPS, Table

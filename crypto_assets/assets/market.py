@@ -29,7 +29,7 @@ from crypto_assets.periods import DAY, day_closed_by_snapshot
 from crypto_assets.providers import routes
 from crypto_assets.providers.coingecko_frames import MarketsPage
 from crypto_assets.providers.errors import ProviderError
-from crypto_assets.providers.http import Fetched
+from crypto_assets.providers.fetched import Fetched
 from crypto_assets.tables import COIN_LIST, MARKET_CAPS, RANKS
 from crypto_assets.warehouse.gaps import Gap, Inspection
 from crypto_assets.warehouse.io_manager import READ_AT

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import date, timedelta
 from functools import cached_property, partial
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -17,8 +18,6 @@ from crypto_assets.providers import coingecko as coingecko_client
 from crypto_assets.providers.alternative_me import FearGreed
 from crypto_assets.providers.coingecko import CoinGecko, auth_headers
 from crypto_assets.providers.farside import Farside
-from crypto_assets.providers.http import HttpClient
-from crypto_assets.providers.limiter import SharedLimiter
 from crypto_assets.providers.plans import PLANS, Plan
 from crypto_assets.providers.raw import Delivery, RawStore
 from crypto_assets.providers.replay import Probe, Recorded, ReplayFirst
@@ -26,6 +25,10 @@ from crypto_assets.providers.usage import UsageLog
 from crypto_assets.settings import Settings
 from crypto_assets.tables import Table
 from crypto_assets.warehouse.warehouse import Warehouse
+
+if TYPE_CHECKING:
+    from crypto_assets.providers.http import HttpClient
+    from crypto_assets.providers.limiter import SharedLimiter
 
 # Days are told by our clock; a few minutes off is what machines are, and what a close may be.
 CLOCK_TOLERANCE = timedelta(minutes=10)
@@ -147,7 +150,7 @@ class Platform:
         )
 
     @cached_property
-    def _coingecko_http(self) -> HttpClient:
+    def _coingecko_http(self) -> "HttpClient":
         if self.refusal:
             # In a step, whose failure is told where it belongs and retried by nobody.
             raise dg.Failure(self.refusal, allow_retries=False)
@@ -171,7 +174,11 @@ class Platform:
         calls_per_minute: int | None = None,
         headers: dict[str, str] | None = None,
         key: str | None = None,
-    ) -> HttpClient:
+    ) -> "HttpClient":
+        # Imported here: what HTTP needs takes long to load, and only who fetches needs it.
+        from crypto_assets.providers.http import HttpClient
+        from crypto_assets.providers.limiter import SharedLimiter
+
         fetch = self.settings.fetch
         # One bucket for a provider in this home: every asset, run and process shares it.
         path = self.settings.home / "limits" / f"{provider}.sqlite"

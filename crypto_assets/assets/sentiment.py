@@ -12,7 +12,7 @@ from crypto_assets.assets.platform import Platform
 from crypto_assets.calculations.sentiment import fear_greed_band
 from crypto_assets.periods import DAY
 from crypto_assets.providers.errors import ProviderError
-from crypto_assets.providers.http import Fetched
+from crypto_assets.providers.fetched import Fetched
 from crypto_assets.tables import FEAR_GREED
 from crypto_assets.warehouse.gaps import Gap, Inspection
 from crypto_assets.warehouse.writer import Batch

@@ -54,7 +54,14 @@ FEAR_GREED = Refresh("fear_greed_refresh", "Fear & greed of yesterday and today.
 DAILY_CLOSE = Refresh(
     "daily_close",
     "All that became final of yesterday.",
-    ("market_caps", "ranks", "ema_signals", "ohlc_hourly", "ohlc_daily", "daily_snapshot"),
+    (
+        "market_caps",
+        "ranks",
+        "ema_signals",
+        "ohlc_hourly",
+        "ohlc_daily",
+        "daily_snapshot",
+    ),
 )
 ETF_FLOWS = Refresh(
     "etf_flows_refresh",
@@ -64,7 +71,7 @@ ETF_FLOWS = Refresh(
 DERIVED = Refresh(
     "derived_refresh",
     "Calculated tables of days whose inputs changed after they were computed.",
-    ("ranks", "ema_signals", "daily_snapshot"),
+    tuple(table.name for table in partitioned() if table.derived),
 )
 RESTATEMENTS = Refresh(
     "restatements_check",

@@ -6,13 +6,11 @@ import numpy as np
 import pandas as pd
 
 from crypto_assets.calculations.signals import rolling_std
+from crypto_assets.tables import COIN_OF_ETF_ASSET
 
 VOLATILITY_DAYS = 7
 DAYS_A_YEAR = 365
 """Crypto trades every day."""
-
-# Coins whose flows into US funds are reported, by the asset name used there.
-COIN_OF_ETF_ASSET = {"btc": "bitcoin", "eth": "ethereum", "sol": "solana"}
 
 
 @dataclass(frozen=True)

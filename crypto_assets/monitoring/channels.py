@@ -6,9 +6,12 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import SecretStr
+
+if TYPE_CHECKING:
+    import apprise
 
 Kind = Literal["failure", "warning", "success", "info"]
 
@@ -23,6 +26,20 @@ class Channel:
 
     def send(self, title: str, body: str, kind: Kind) -> bool:
         """Send one message (Markdown); tell whether the channel took it."""
+        with self._service() as service:
+            return service is not None and bool(
+                service.notify(body=body, title=title, notify_type=kind, body_format="markdown")
+            )
+
+    @property
+    def is_understood(self) -> bool:
+        """Whether the URL is one of a service that apprise knows, and holds what that needs."""
+        with self._service() as service:
+            return service is not None
+
+    @contextmanager
+    def _service(self) -> "Iterator[apprise.Apprise | None]":
+        """Yield the service of the URL, if it is understood."""
         # Imported here: it takes a second and only who is told of something needs it.
         with warnings.catch_warnings(), _silent("apprise", "urllib3"):
             # It loads all its plugins, one of which looks for a module that Python 3.13 drops.
@@ -31,16 +48,7 @@ class Channel:
 
             asset = apprise.AppriseAsset(app_id="crypto_assets", secure_logging=True)
             service = apprise.Apprise(asset=asset)
-            if not service.add(self.url.get_secret_value()):
-                return False
-            return bool(
-                service.notify(
-                    body=body,
-                    title=title,
-                    notify_type=apprise.NotifyType(kind),
-                    body_format=apprise.NotifyFormat.MARKDOWN,
-                )
-            )
+            yield service if service.add(self.url.get_secret_value()) else None
 
 
 @contextmanager

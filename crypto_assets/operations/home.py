@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     import dagster as dg
 
 DEMO_SEED = 7
+STORAGE_NAME = "dagster_storage.yaml"
+"""A file in the home that says where Dagster keeps its history, if not in files of the home."""
+
+_IN_FILES = "storage:\n  sqlite:\n    base_dir: data/dagster\n"
 # Before this time of day the histories of the day that just ended are not out yet.
 _ALL_READY_AFTER = timedelta(hours=1)
 
@@ -27,6 +31,7 @@ def prepare(settings: Settings) -> Path:
     template = files("crypto_assets.operations").joinpath("dagster.yaml").read_text("utf-8")
     try:
         home.mkdir(parents=True, exist_ok=True)
+        template = template.replace(_IN_FILES, _own_storage(home) or _IN_FILES)
         for folder in ("dagster", "logs"):
             # A path may hold what YAML would take for syntax; JSON quotes for both.
             template = template.replace(
@@ -38,6 +43,37 @@ def prepare(settings: Settings) -> Path:
     except OSError as error:
         raise _not_writable(home, error) from None
     return home
+
+
+def refuse_file(home: Path) -> None:
+    """Raise `OperationError` where the home is a file."""
+    if home.is_file():
+        raise _not_writable(home, NotADirectoryError())
+
+
+def _own_storage(home: Path) -> str | None:
+    """Return the home's own choice of Dagster's storage, as YAML. Raises `OperationError`."""
+    file = home / STORAGE_NAME
+    if not file.exists():
+        return None
+    try:
+        chosen = yaml.safe_load(file.read_text("utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        chosen = None
+    if not isinstance(chosen, dict) or list(chosen) != ["storage"]:
+        raise OperationError(
+            f"{file} must be YAML with Dagster's 'storage:' and nothing else: correct or remove it"
+        )
+    return yaml.safe_dump(chosen)
+
+
+def refuse_impossible(home: Path) -> None:
+    """Raise `OperationError` where a home can't be made, without making anything."""
+    existing = next((p for p in (home, *home.parents) if p.exists()), Path("/"))
+    if not existing.is_dir():
+        raise _not_writable(home, NotADirectoryError(0, f"{existing} is a file, not a folder"))
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise _not_writable(home, PermissionError(0, f"{existing} is not writable"))
 
 
 def open_instance(settings: Settings) -> "dg.DagsterInstance":

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import date
+from difflib import get_close_matches
 
 import dagster as dg
 
@@ -137,15 +138,19 @@ def refuse_impossible(settings: Settings, tables: Sequence[str], days: tuple[dat
     """Raise `OperationError` for assets or days that this home can't have."""
     unknown = [table for table in tables if table not in TABLES]
     if unknown or not tables:
+        close = [found for name in unknown for found in get_close_matches(name, TABLES, n=1)]
+        hint = f"did you mean {' '.join(close)}? " if close else ""
         raise OperationError(
-            f"there is no asset {', '.join(unknown) or 'named'}: choose from {', '.join(TABLES)}"
+            f"there is no asset {', '.join(unknown) or 'named'}: {hint}choose from "
+            f"{', '.join(TABLES)}"
         )
     first, last = days
     start, today = settings.history.start, settings.clock.today()
     if not start <= first <= last <= today:
+        order = "the first day comes after the last, " if first > last else ""
         raise OperationError(
-            f"can't fill {first} to {last}: this home begins on {start} (setting history.start) "
-            f"and today is {today} UTC; choose --from and --to within"
+            f"can't fill {first} to {last}: {order}this home begins on {start} (setting "
+            f"history.start) and today is {today} UTC; choose --from and --to within"
         )
 
 

@@ -1,5 +1,6 @@
 """Webserver and daemon of a home, in the foreground, ended together. One of each per home."""
 
+import errno
 import fcntl
 import os
 import signal
@@ -90,8 +91,10 @@ def refuse_taken(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
+            is_port = error.errno in (errno.EADDRINUSE, errno.EACCES)
             raise OperationError(
-                f"can't listen on {host}:{port} ({error.strerror}): choose another --port"
+                f"can't listen on {host}:{port} ({error.strerror}): choose another "
+                f"{'--port' if is_port else '--host, for instance 127.0.0.1'}"
             ) from None
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from crypto_assets.providers.errors import ContractError, TransientError, shorten
-from crypto_assets.providers.http import Fetched, Source
+from crypto_assets.providers.fetched import Fetched, Source
 from crypto_assets.providers.payloads import field, json_parser, record, records, text
 
 PROVIDER = "alternative_me"

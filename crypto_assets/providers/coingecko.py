@@ -24,7 +24,7 @@ from crypto_assets.providers.coingecko_frames import (
     parse_ohlc,
 )
 from crypto_assets.providers.errors import PERMANENT_CODES, ContractError, PermanentError
-from crypto_assets.providers.http import Fetched, Source
+from crypto_assets.providers.fetched import Fetched, Source
 from crypto_assets.providers.plans import Plan
 
 T = TypeVar("T")

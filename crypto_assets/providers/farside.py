@@ -13,13 +13,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import pandas as pd
-from lxml import etree, html
 
 from crypto_assets.providers.errors import ContractError, TransientError
-from crypto_assets.providers.http import Fetched, Source
+from crypto_assets.providers.fetched import Fetched, Source
+
+if TYPE_CHECKING:
+    from lxml import html
 
 log = logging.getLogger(__name__)
 
@@ -125,6 +127,9 @@ def parse_flows(body: bytes, asset: str) -> EtfFlows:
 
 def _table(body: bytes) -> list[list[str]]:
     """The cells of the flow table, as text, row by row."""
+    # Imported here: it takes long to load, and only who reads a page needs it.
+    from lxml import etree, html
+
     tables: list[html.HtmlElement] = []
     if body.strip():
         # Pages may not name their charset; Farside's are UTF-8.

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
 import requests
@@ -33,6 +33,7 @@ from crypto_assets.providers.errors import (
     mask,
     shorten,
 )
+from crypto_assets.providers.fetched import Fetched, source_of
 from crypto_assets.providers.limiter import HeldBackError, SharedLimiter
 from crypto_assets.providers.raw import RawStore
 from crypto_assets.providers.transport import (
@@ -52,38 +53,6 @@ log = logging.getLogger(__name__)
 _UNREACHABLE_AFTER = 3
 _UNREACHABLE_SECONDS = 30.0
 SANDBOX_HEADER = "X-Crypto-Assets-Sandbox"
-
-
-@dataclass(frozen=True)
-class Fetched(Generic[T]):
-    """One accepted answer.
-
-    ``data`` is what the parser made of it, ``source`` provider and endpoint ("sandbox/" in front
-    when it came from the sandbox), ``observed_at`` naive UTC when the accepted attempt began,
-    ``raw_id`` its key in the raw store (None where it was not kept, or several are behind it).
-    ``raw_ids`` are the keys of all answers behind it, in the order they were asked for.
-    """
-
-    data: T
-    source: str
-    observed_at: datetime
-    raw_id: str | None
-    raw_ids: tuple[str, ...] = ()
-
-
-class Source(Protocol):
-    """Where a provider's answers come from: the provider itself, or what it once said."""
-
-    def get(
-        self,
-        endpoint: str,
-        path_params: Mapping[str, str],
-        params: Mapping[str, Any],
-        parse: Callable[[bytes], T],
-        *,
-        keep: bool = True,
-    ) -> Fetched[T]:
-        """Return what the answer to a request means."""
 
 
 @dataclass(frozen=True)
@@ -411,11 +380,6 @@ class HttpClient:
         error.args = (error.problem,)
         # What it was raised from, and the frames it came through, lead to bodies and headers.
         error.__context__ = error.__cause__ = error.__traceback__ = None
-
-
-def source_of(provider: str, endpoint: str, *, is_sandbox: bool) -> str:
-    """What a row says of where it came from."""
-    return f"{'sandbox/' if is_sandbox else ''}{provider}/{endpoint.strip('/')}"
 
 
 def _innermost(error: BaseException) -> str:

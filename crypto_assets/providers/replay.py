@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from crypto_assets.providers.errors import ProviderError
-from crypto_assets.providers.http import Fetched, Source, source_of
+from crypto_assets.providers.fetched import Fetched, Source, source_of
 from crypto_assets.providers.raw import NotStoredError, RawMeta, RawStore, RawStoreError
 
 T = TypeVar("T")

@@ -23,3 +23,7 @@ class ContractViolationError(WarehouseError):
             f"refused to write {self.table}: {self.violations} row(s) break the rule "
             f"'{self.rule}'; the stored rows stay as they were.{shown}"
         )
+
+
+class WarehouseInUseError(WarehouseError):
+    """Somebody else has had the file open for longer than was to be waited."""

@@ -3,11 +3,12 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-
-import fsspec
-from fsspec import AbstractFileSystem
+from typing import TYPE_CHECKING
 
 from crypto_assets.warehouse.errors import WarehouseError
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
 
 _USER = re.compile(r"//[^/@\s]*@")
 
@@ -16,12 +17,15 @@ _USER = re.compile(r"//[^/@\s]*@")
 class Place:
     """A folder or file on any file system that fsspec knows."""
 
-    fs: AbstractFileSystem
+    fs: "AbstractFileSystem"
     path: str
 
     @classmethod
     def of(cls, url: str | Path) -> "Place":
         """Return the place of a URL or path. Raises `WarehouseError`."""
+        # Imported here: only backups need it.
+        import fsspec
+
         try:
             fs, path = fsspec.core.url_to_fs(str(url))
         except (ImportError, ValueError) as error:

@@ -34,6 +34,9 @@ def connect(home: Path | str | None = None) -> duckdb.DuckDBPyConnection:
                     "'crypto-assets demo' or 'crypto-assets refresh', or name another home"
                 ) from None
             reason = str(error).splitlines()[0]
-            raise WarehouseError(f"can't read {version}: {reason}") from None
+            raise WarehouseError(
+                f"can't read {version} ({reason}): move it away, and 'crypto-assets rebuild' or "
+                "the next run that changes anything publishes another"
+            ) from None
         connection.execute("SET TimeZone = 'UTC'")
         return connection

@@ -1,9 +1,10 @@
-"""Contracts to DDL: every table, the tables beside them and the coverage view.
+"""Contracts to DDL: every table, the tables beside them, the coverage view and `views`.
 
 Here belongs what the warehouse consists of. Writing rows is `writer`'s.
 """
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -11,7 +12,8 @@ import duckdb
 
 from crypto_assets.periods import wall_now
 from crypto_assets.tables import TABLES, Table, partitioned
-from crypto_assets.warehouse import contents, migrations
+from crypto_assets.warehouse import contents, migrations, views
+from crypto_assets.warehouse.beside import BESIDE_DESCRIPTIONS
 from crypto_assets.warehouse.errors import WarehouseError
 from crypto_assets.warehouse.gaps import gap_days_sql
 from crypto_assets.warehouse.session import quoted, transaction
@@ -40,6 +42,7 @@ CREATE TABLE warehouse_info (
 
 _ALWAYS = ("schema_migrations", "warehouse_info", "gaps", "restatements")
 BESIDE = (*_ALWAYS, "partitions")
+_FINGERPRINT = "crypto_assets_views"
 Columns = dict[str, dict[str, str]]
 """Types by column by table."""
 
@@ -72,8 +75,7 @@ def ensure_schema(connection: duckdb.DuckDBPyConnection, identity: Identity) -> 
             existing = existing_columns(connection)
         _check_present(existing, BESIDE)
         changed = _add_columns(connection, existing)
-        if changed or migrated or not {*TABLES, "coverage"} <= existing.keys():
-            _describe(connection)
+        _describe(connection, existing, is_due=bool(changed) or migrated)
         are_due = not contents.are_recorded(connection)
         for table in partitioned():
             if table.name in changed or are_due:
@@ -138,7 +140,7 @@ def _create(connection: duckdb.DuckDBPyConnection, identity: Identity) -> None:
     contents.reset(connection)
     for table in TABLES.values():
         connection.execute(create_table_sql(table))
-    _describe(connection)
+    _describe(connection, {}, is_due=True)
     migrations.record(connection, migrations.newest(), "create")
     connection.execute(
         "INSERT INTO warehouse_info VALUES (?, ?, ?)",
@@ -146,19 +148,57 @@ def _create(connection: duckdb.DuckDBPyConnection, identity: Identity) -> None:
     )
 
 
-def _describe(connection: duckdb.DuckDBPyConnection) -> None:
-    """Bring up to date what follows from the contracts and holds no rows."""
+def _describe(connection: duckdb.DuckDBPyConnection, existing: Columns, is_due: bool) -> None:
+    """Bring up to date what follows from this program alone and holds no rows.
+
+    That is due where the file was last described otherwise, or something of it is gone.
+    """
+    wanted = [*_described()]
+    # Kept as a macro, it is lost wherever the others are lost, as in a backup.
+    fingerprint = hashlib.sha256("\n".join(wanted).encode()).hexdigest()
+    if (
+        not is_due
+        and {*TABLES, "coverage", *views.VIEWS} <= existing.keys()
+        and _fingerprint(connection) == fingerprint
+    ):
+        return
+    for statement in wanted:
+        try:
+            connection.execute(statement)
+        except duckdb.CatalogException as error:
+            reason = str(error).splitlines()[0]
+            raise WarehouseError(
+                f"can't make the views of this warehouse ({reason}): rename what has the name of "
+                "one of them; no row was changed"
+            ) from None
+    connection.execute(f"CREATE OR REPLACE MACRO {_FINGERPRINT}() AS {literal(fingerprint)}")
+    told = literal("What the views and comments of this file were made from; for the program.")
+    connection.execute(f"COMMENT ON MACRO {_FINGERPRINT} IS {told}")
+
+
+def _fingerprint(connection: duckdb.DuckDBPyConnection) -> str | None:
+    # Called rather than looked up: the list of all functions takes 25 ms.
+    try:
+        row = connection.execute(f"SELECT {_FINGERPRINT}()").fetchone()
+    except duckdb.CatalogException:
+        return None
+    return str(row[0]) if row else None
+
+
+def _described() -> Iterator[str]:
     for table in TABLES.values():
-        _comment(connection, table)
-    connection.execute(_coverage_view_sql())
-
-
-def _comment(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
-    name = quoted(table.name)
-    connection.execute(f"COMMENT ON TABLE {name} IS {literal(table.row)}")
-    for column in table.all_columns:
-        text = literal(column.documentation)
-        connection.execute(f"COMMENT ON COLUMN {name}.{quoted(column.name)} IS {text}")
+        name = quoted(table.name)
+        yield f"COMMENT ON TABLE {name} IS {literal(table.row)}"
+        for column in table.all_columns:
+            text = literal(column.documentation)
+            yield f"COMMENT ON COLUMN {name}.{quoted(column.name)} IS {text}"
+    yield _coverage_view_sql()
+    for beside, told in BESIDE_DESCRIPTIONS.items():
+        name, kind = quoted(beside), "VIEW" if beside == "coverage" else "TABLE"
+        yield f"COMMENT ON {kind} {name} IS {literal(told.row)}"
+        for meant, meaning in told.columns.items():
+            yield f"COMMENT ON COLUMN {name}.{quoted(meant)} IS {literal(meaning)}"
+    yield from views.statements()
 
 
 def _check_identity(connection: duckdb.DuckDBPyConnection, identity: Identity) -> None:

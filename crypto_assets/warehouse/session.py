@@ -10,7 +10,7 @@ from pathlib import Path
 
 import duckdb
 
-from crypto_assets.warehouse.errors import WarehouseError
+from crypto_assets.warehouse.errors import WarehouseError, WarehouseInUseError
 from crypto_assets.warehouse.queueing import TooLongError, turn
 
 LOCK_TIMEOUT_SECONDS = 300.0
@@ -62,7 +62,7 @@ def warehouse_lock(
         try:
             stack.enter_context(turn(queue, purpose, timeout_seconds))
         except TooLongError as error:
-            raise WarehouseError(
+            raise WarehouseInUseError(
                 f"{path} has been in use for {timeout_seconds:.0f} s by {error.holder}: "
                 "wait for it to end, or end it, and try again"
             ) from None
@@ -91,6 +91,18 @@ def transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
         raise
 
 
+def _mending(reason: str) -> str:
+    """Return what to do about a file that DuckDB does not open."""
+    if "version number" in reason or "newer version" in reason:
+        return "a newer DuckDB wrote it, so install that one (pip install -U duckdb)"
+    if "not a valid DuckDB" in reason or "orrupt" in reason:
+        return (
+            "it is damaged, no warehouse, or a newer DuckDB wrote it, so move it away and run "
+            "'crypto-assets rebuild' or 'crypto-assets restore'"
+        )
+    return "make the disk and the file readable and writable"
+
+
 def connect(path: Path) -> duckdb.DuckDBPyConnection:
     """Open the file for a caller that holds its lock. Raises `WarehouseError`."""
     if not path.exists():
@@ -101,8 +113,7 @@ def connect(path: Path) -> duckdb.DuckDBPyConnection:
     except duckdb.Error as error:
         reason = str(error).splitlines()[0]
         raise WarehouseError(
-            f"can't open {path} ({reason}): check the disk, the file's permissions and whether a "
-            "newer DuckDB wrote it; nothing was changed"
+            f"can't open {path} ({reason}): {_mending(reason)}; nothing was changed"
         ) from None
     connection.execute("SET TimeZone = 'UTC'")
     return connection

@@ -16,8 +16,8 @@ import pandas as pd
 import pytest
 
 from crypto_assets import periods
-from crypto_assets.assets import platform as platform_module
 from crypto_assets.operations.rebuilding import rebuild
+from crypto_assets.providers import http, limiter
 from crypto_assets.providers.http import HttpClient
 from crypto_assets.providers.limiter import SharedLimiter
 from crypto_assets.providers.raw import RawStore
@@ -47,10 +47,10 @@ def time_flies(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Waits of the platform's clients and limits take no time, and are counted."""
     clock = Clock()
     waits = {"monotonic": clock.monotonic, "sleep": clock.sleep}
-    limiter = partial(SharedLimiter, wall=clock.wall, **waits)
-    monkeypatch.setattr(platform_module, "SharedLimiter", limiter)
-    client = partial(HttpClient, jitter=lambda: 1.0, **waits)
-    monkeypatch.setattr(platform_module, "HttpClient", client)
+    # The platform looks them up when it makes a client.
+    of_clock = partial(SharedLimiter, wall=clock.wall, **waits)
+    monkeypatch.setattr(limiter, "SharedLimiter", of_clock)
+    monkeypatch.setattr(http, "HttpClient", partial(HttpClient, jitter=lambda: 1.0, **waits))
     return clock
 
 

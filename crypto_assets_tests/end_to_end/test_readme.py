@@ -1,5 +1,6 @@
-"""The README as a newcomer follows it: a fresh clone, a fresh environment, its own commands."""
+"""README and docs as a newcomer follows them: a fresh clone, a fresh environment, its commands."""
 
+import json
 import os
 import re
 import shlex
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 import pandas as pd
@@ -21,18 +23,31 @@ import requests
 import yaml
 
 import crypto_assets
+from crypto_assets.docs import generate
 from crypto_assets.sandbox import Market
 from crypto_assets.tables import TABLES
+from crypto_assets_tests.docs.pages import DOCS, PAGES, Block, all_blocks, prose
 from crypto_assets_tests.webhook import open_webhook
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 REPOSITORY = Path(__file__).parents[2]
-README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-SHELL_BLOCKS = re.findall(r"```sh\n(.*?)\n```", README, flags=re.DOTALL)
-PYTHON_BLOCKS = re.findall(r"```python\n(.*?)\n```", README, flags=re.DOTALL)
+README = REPOSITORY / "README.md"
+# Those of `extending.md` change the package, so they have a copy of their own.
+BLOCKS = [block for block in all_blocks() if block.page.name != "extending.md"]
+INSTALL, TEST, *OTHER_BLOCKS = [block for block in BLOCKS if block.language == "sh"]
+# They ask or serve, so that each has a test of its own.
+INIT, JUPYTER = (
+    next(block for block in OTHER_BLOCKS if word in block.text)
+    for word in ("crypto-assets init", "jupyter lab")
+)
+SHELL_BLOCKS = [block for block in OTHER_BLOCKS if block not in (INIT, JUPYTER)]
+PYTHON_BLOCKS = [block for block in BLOCKS if block.language == "python"]
 # Commands in the text and in tables; `dagster dev` among them.
-NAMED = re.findall(r"`(?:\.venv/bin/)?((?:crypto-assets|dagster) [^`]+)`", README)
+WRITTEN = [prose(page) for page in PAGES if page.name not in generate.pages()]
+NAMED = re.findall(r"`(?:\.venv/bin/)?((?:crypto-assets|dagster) [^`]+)`", "\n".join(WRITTEN))
+# Where the clone of `operations.md` is.
+PLACE = "/srv/crypto_assets"
 
 
 @dataclass(frozen=True)
@@ -46,12 +61,15 @@ class Clone:
     def home(self) -> Path:
         return self.folder / "data" / "demo"
 
-    def run(self, command: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-        """Run a command line as typed in the clone."""
+    def run(
+        self, command: str, folder: Path | None = None, **environment: str
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run a command line as typed in the clone, or in another folder, by nobody to ask."""
         return subprocess.run(
             ["bash", "-euo", "pipefail", "-c", command],
-            cwd=self.folder,
+            cwd=folder or self.folder,
             env=clean_environment() | environment,
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=600,
@@ -70,7 +88,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
     folder = tmp_path_factory.mktemp("newcomer") / "crypto_assets"
     subprocess.run(["git", "clone", "-q", str(REPOSITORY), str(folder)], check=True)
     fresh = Clone(folder, "")
-    done = fresh.run(SHELL_BLOCKS[0])
+    done = fresh.run(INSTALL.text)
     assert done.returncode == 0, done.stdout + done.stderr
     return Clone(folder, done.stdout)
 
@@ -176,10 +194,110 @@ def test_a_second_demo_changes_no_data_and_says_so(
             )
 
 
-def test_the_python_of_the_readme_runs(clone: Clone) -> None:
-    (code,) = PYTHON_BLOCKS
-    done = clone.run(f".venv/bin/python -c {shlex.quote(code + '; assert len(signals)')}")
+def test_ci_runs_the_command_that_tests() -> None:
+    assert TEST.page == README
+    (line,) = TEST.text.splitlines()
+    runner = (REPOSITORY / ".ci" / "run").read_text(encoding="utf-8")
+    (grepped,) = re.findall(r"readme_command '([^']+)'", runner)
+    assert [text for text in README.read_text("utf-8").splitlines() if grepped in text] == [line]
+
+
+@pytest.mark.parametrize("block", SHELL_BLOCKS, ids=str)
+def test_a_shell_block_runs_in_the_clone(clone: Clone, block: Block) -> None:
+    done = clone.run(block.text)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    if "data/restored" in block.text:
+        assert_restored(clone)
+
+
+def assert_restored(clone: Clone) -> None:
+    """What was restored has the content of what was backed up."""
+    with (
+        crypto_assets.connect(clone.home) as before,
+        crypto_assets.connect(clone.folder / "data" / "restored") as after,
+    ):
+        for name, table in TABLES.items():
+            frames = [one.sql(f'FROM "{name}" ORDER BY ALL').df() for one in (before, after)]
+            columns = list(table.content_columns)
+            pd.testing.assert_frame_equal(frames[0][columns], frames[1][columns])
+
+
+@pytest.mark.parametrize("block", PYTHON_BLOCKS, ids=str)
+def test_a_python_block_runs_in_the_clone(clone: Clone, block: Block) -> None:
+    done = clone.run(f".venv/bin/python -W error -c {shlex.quote(block.text)}")
     assert done.returncode == 0, done.stderr
+
+
+def test_the_frame_of_the_readme_holds_the_crossovers(clone: Clone) -> None:
+    code = next(block.text for block in PYTHON_BLOCKS if "signals = " in block.text)
+    done = clone.run(f".venv/bin/python -c {shlex.quote(code + 'print(len(signals))')}")
+    with crypto_assets.connect(clone.home) as connection:
+        signals = connection.sql("FROM ema_signals").df()
+    crossed = signals[(signals["fast_span"] == 12) & signals["event"].isin([-1, 1])]
+    assert int(done.stdout) == len(crossed) > 0
+
+
+def test_the_service_serves_until_systemd_ends_it(clone: Clone) -> None:
+    (unit,) = [block.text for block in BLOCKS if block.language == "ini"]
+    unit = unit.replace(f"{PLACE}/data", str(clone.home)).replace(PLACE, str(clone.folder))
+    told = dict(line.split("=", 1) for line in unit.splitlines() if "=" in line)
+    name, value = told["Environment"].split("=", 1)
+    port = free_port()
+    process = subprocess.Popen(
+        [*shlex.split(told["ExecStart"]), "--port", str(port)],
+        cwd=told["WorkingDirectory"],
+        env=clean_environment() | {name: value},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_for(f"http://127.0.0.1:{port}/server_info")
+    finally:
+        process.terminate()
+        ended_with = process.wait(60)
+    assert ended_with == 0
+
+
+def test_the_line_of_the_crontab_says_nothing_while_all_is_well(clone: Clone) -> None:
+    (line,) = [block.text.strip() for block in BLOCKS if block.language == "crontab"]
+    command = line.split(" ", 5)[5].replace("--home data", "--home data/demo")
+    done = clone.run(command.replace(PLACE, str(clone.folder)))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_what_the_container_installs_runs_from_an_empty_folder(
+    clone: Clone, tmp_path: Path
+) -> None:
+    (file,) = [block.text for block in BLOCKS if block.language == "dockerfile"]
+    context, installed, home = (tmp_path / name for name in ("context", "installed", "home"))
+    context.mkdir()
+    for copied in re.findall(r"^COPY (.+) \S+$", file, flags=re.MULTILINE):
+        for name in copied.split():
+            source = clone.folder / name
+            if source.is_dir():
+                shutil.copytree(source, context / name)
+            else:
+                shutil.copy(source, context)
+    (install,) = re.findall(r"^RUN (pip install .+)$", file, flags=re.MULTILINE)
+    # The libraries are in the clone's environment already, by the same constraints.
+    typed = install.replace("pip install", f"pip install --no-deps --target {installed}")
+    done = clone.run(f"cd {context} && {clone.folder}/.venv/bin/{typed}")
+    assert done.returncode == 0, done.stderr
+    assert {page.name for page in DOCS.glob("*.md")} == {
+        page.name for page in (installed / "crypto_assets" / "docs").glob("*.md")
+    }
+    home.mkdir()
+    shutil.copy(clone.home / "crypto_assets.yaml", home)
+    (started,) = re.findall(r"^CMD (\[.+\])$", file, flags=re.MULTILINE)
+    program, *words = json.loads(started)
+    assert program == "crypto-assets"
+    port = free_port()
+    command = f"{clone.folder}/.venv/bin/python -m crypto_assets {shlex.join(words)} --port {port}"
+    own = {"PYTHONPATH": str(installed), "CRYPTO_ASSETS_HOME": str(home)}
+    with served(clone, command, folder=tmp_path, **own):
+        wait_for(f"http://127.0.0.1:{port}/server_info")
+    assert (home / "dagster.yaml").exists()
 
 
 def backed_up(clone: Clone) -> str:
@@ -200,9 +318,10 @@ def new_home(clone: Clone) -> Path:
 
 
 def commands_that_end() -> list[str]:
-    """The README's commands but those that serve until they are told to end."""
-    serving = ("crypto-assets up", "crypto-assets sandbox", "dagster dev", "crypto-assets demo")
-    return sorted({command for command in NAMED if not command.startswith(serving)})
+    """The commands that work on a home, but those that serve until they are told to end."""
+    others = ("up", "sandbox", "demo", "init")
+    tested_alone = ("dagster dev", *(f"crypto-assets {name}" for name in others))
+    return sorted({command for command in NAMED if not command.startswith(tested_alone)})
 
 
 @pytest.mark.parametrize("command", commands_that_end())
@@ -225,6 +344,31 @@ def test_a_command_of_the_readme_works(clone: Clone, command: str) -> None:
         )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
+
+
+def typed_to_init() -> list[str]:
+    """The README's ways to make the settings: a block of its own, and the table's."""
+    named = [f".venv/bin/{name}" for name in NAMED if name.startswith("crypto-assets init")]
+    return [INIT.text, *named]
+
+
+@pytest.mark.parametrize("typed", typed_to_init())
+def test_the_settings_that_the_readme_makes_are_those_of_who_presses_enter(
+    clone: Clone, tmp_path: Path, typed: str
+) -> None:
+    (tmp_path / ".venv").symlink_to(clone.folder / ".venv")
+    # The live host can't be reached from a test: what is written is marked so.
+    nowhere = {"CRYPTO_ASSETS_COINGECKO__BASE_URL": "http://127.0.0.1:9"}
+    done = clone.run(typed, tmp_path, **nowhere)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "they fit" in done.stdout
+    made = yaml.safe_load((tmp_path / "crypto_assets.yaml").read_text())
+    assert made["coingecko"] == {"plan": "keyless"}
+    assert made["universe"]["tracked"] == (50 if "--tracked 50" in typed else 100)
+
+
+def test_the_readme_shows_how_settings_are_made() -> None:
+    assert len(typed_to_init()) >= 2
 
 
 def clone_start(clone: Clone) -> list[str]:
@@ -255,6 +399,42 @@ def test_dagster_dev_loads_the_platform_and_keeps_its_history(clone: Clone) -> N
     assert (clone.folder / "data" / "dagster" / "history").is_dir()
 
 
+def test_jupyter_opens_the_notebooks_and_one_runs_on_the_demo(clone: Clone) -> None:
+    install, opening = JUPYTER.text.strip().split(" && ")
+    done = clone.run(install)
+    assert done.returncode == 0, done.stderr
+    port = free_port()
+    options = f"-y --no-browser --allow-root --port {port} --IdentityProvider.token=''"
+    with served(clone, f"{opening} {options}"):
+        names = wait_for(f"http://127.0.0.1:{port}/api/contents").json()["content"]
+        found = {file["name"] for file in names if file["type"] == "notebook"}
+        assert found == set(
+            re.findall(r"crypto_assets/notebooks/(\w+\.ipynb)", README.read_text("utf-8"))
+        )
+        assert len(found) == 5
+        specs = wait_for(f"http://127.0.0.1:{port}/api/kernelspecs").json()["kernelspecs"]
+        assert "python3" in specs
+    # Run as a newcomer's kernel would: on the demo, which nobody named.
+    made = clone.run(
+        ".venv/bin/jupyter execute crypto_assets/notebooks/point_in_time.ipynb --output=../../told"
+    )
+    assert made.returncode == 0, made.stderr
+    told = (clone.folder / "told.ipynb").read_text()
+    assert "180 final days is point in time" in told
+    assert str(clone.home) in told
+
+
+def test_the_notebooks_are_part_of_an_installed_package(clone: Clone) -> None:
+    done = clone.run(".venv/bin/pip wheel -q --no-deps -w wheels .")
+    assert done.returncode == 0, done.stderr
+    (wheel,) = (clone.folder / "wheels").glob("*.whl")
+    names = ZipFile(wheel).namelist()
+    packed = {name for name in names if name.startswith("crypto_assets/notebooks/")}
+    tracked = clone.run("git ls-files crypto_assets/notebooks").stdout.split()
+    assert packed == set(tracked)
+    assert len(tracked) >= 5
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -275,12 +455,14 @@ def wait_for(url: str, deadline_seconds: float = 120) -> requests.Response:
 
 
 @contextmanager
-def served(clone: Clone, command: str) -> Iterator[None]:
+def served(
+    clone: Clone, command: str, folder: Path | None = None, **environment: str
+) -> Iterator[None]:
     """Run a command while the test looks at what it serves; end its whole session after."""
     process = subprocess.Popen(
         ["bash", "-c", f"exec {command}" if "=" not in command else command],
-        cwd=clone.folder,
-        env=clean_environment(),
+        cwd=folder or clone.folder,
+        env=clean_environment() | environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,

@@ -134,6 +134,7 @@ def test_doctor_finds_a_demo_home_in_order(demo: Demo) -> None:
         "versions",
         "home",
         "disk",
+        "warehouse",
         "coingecko",
         "alternative.me",
         "farside",

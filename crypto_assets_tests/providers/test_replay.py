@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from crypto_assets.providers.errors import ContractError
-from crypto_assets.providers.http import Fetched
+from crypto_assets.providers.fetched import Fetched
 from crypto_assets.providers.raw import NotStoredError, RawStore, RawStoreError
 from crypto_assets.providers.replay import Probe, Recorded, ReplayFirst
 

@@ -13,7 +13,7 @@ import pytest
 from crypto_assets import tables
 from crypto_assets.periods import wall_now
 from crypto_assets.tables import TABLES, Column
-from crypto_assets.warehouse import contents, migrations
+from crypto_assets.warehouse import contents, migrations, views
 from crypto_assets.warehouse.errors import WarehouseError
 from crypto_assets.warehouse.migrations import MIGRATIONS, Migration, migrate, newest, sql
 from crypto_assets.warehouse.schema import ensure_schema
@@ -90,8 +90,8 @@ def test_a_warehouse_of_version_1_keeps_its_rows(old: Warehouse) -> None:
 def test_a_migrated_warehouse_has_the_schema_of_a_new_one(old: Warehouse, empty: Path) -> None:
     old.query("SELECT 1")
     assert dump(old.path)["schema"] == dump(empty)["schema"]
-    views = old.query("SELECT view_name FROM duckdb_views() WHERE NOT internal")
-    assert views["view_name"].tolist() == ["coverage"]
+    made = old.query("SELECT view_name FROM duckdb_views() WHERE NOT internal")
+    assert set(made["view_name"]) == {"coverage", *views.VIEWS}
     assert len(old.query("FROM coverage WHERE table_name = 'market_caps'")) == 2
 
 
@@ -315,6 +315,8 @@ def test_a_table_with_a_renamed_column_is_written_and_read_by_the_new_contract(
     steps = (*MIGRATIONS, RENAMED)
     monkeypatch.setattr(migrate, "__defaults__", (steps,))
     monkeypatch.setattr(newest, "__defaults__", (steps,))
+    # The views of such a program would ask for the new name.
+    monkeypatch.setattr(views, "statements", lambda: iter(()))
     rows = caps((D2, "z", 7.0)).rename(columns={"price_usd": "price"})
     old.write(Batch(rows), to(contract))
     stored = old.query("SELECT coin_id, price FROM market_caps ORDER BY price")

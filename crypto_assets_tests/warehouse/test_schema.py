@@ -46,7 +46,9 @@ def test_a_new_warehouse_has_the_nine_tables_and_those_beside_them(
         "warehouse_info",
     }
     views = memory.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()
-    assert views == [("coverage",)]
+    assert sorted(name for (name,) in views) == [
+        *("coverage", "current_signals", "etf_flow_summary", "latest_market", "returns")
+    ]
 
 
 def test_columns_have_the_types_of_the_contract_before_any_row_came(

@@ -9,8 +9,6 @@ from crypto_assets.warehouse.session import quoted
 from crypto_assets.warehouse.sqls import day_of, literal, within
 from crypto_assets.warehouse.validation import conditions
 
-# Tables that can lack something by themselves; calculated ones follow their inputs.
-_TOLD = ("market_caps", "ohlc_hourly", "ohlc_daily", "fear_greed", "etf_flows")
 # Reaches 28 trading days back, holidays included.
 _LOOK_BACK_DAYS = 60
 _LEAST_SHARE, _LARGEST_SHARE = 0.7, 2.0
@@ -22,10 +20,13 @@ def rules() -> Iterator[Rule]:
         yield _contract_holds(table)
         yield _keys_unique(table)
         yield _source_fits(table)
-    for name in _TOLD:
-        yield _complete(TABLES[name])
     for table in partitioned():
-        if table.name != "fear_greed":  # one row a day
+        # Calculated tables lack nothing by themselves: they follow their inputs.
+        if not table.derived:
+            yield _complete(table)
+    for table in partitioned():
+        # Without a series a day has one row, or none.
+        if table.series_column:
             yield _row_count(table)
 
 
