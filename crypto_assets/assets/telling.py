@@ -18,7 +18,7 @@ import duckdb
 from crypto_assets.assets.days import asked_days
 from crypto_assets.assets.lineage import column_lineage
 from crypto_assets.assets.platform import Platform
-from crypto_assets.plots import plot
+from crypto_assets.plots import PLOTS, plot
 from crypto_assets.tables import MARKET_CAPS, Table
 from crypto_assets.warehouse.io_manager import Made, Telling, Told
 from crypto_assets.warehouse.session import quoted
@@ -88,7 +88,8 @@ class _Account:
         if drawn is None:
             return {}
         picture = base64.b64encode(drawn).decode()
-        return {"plot": dg.MetadataValue.md(f"![plot](data:image/png;base64,{picture})")}
+        alt = PLOTS[self._table.name].alt
+        return {"plot": dg.MetadataValue.md(f"![{alt}](data:image/png;base64,{picture})")}
 
 
 def _stored(

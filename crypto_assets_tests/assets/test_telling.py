@@ -109,7 +109,8 @@ def test_the_share_that_is_missing_is_told_of_fetched_and_calculated_tables(
 
 
 def picture(metadata: Mapping[str, Any]) -> bytes:
-    found = re.fullmatch(r"!\[plot\]\(data:image/png;base64,([A-Za-z0-9+/=]+)\)", metadata["plot"])
+    pattern = r"!\[[\w ,.&]{20,}\]\(data:image/png;base64,([A-Za-z0-9+/=]+)\)"
+    found = re.fullmatch(pattern, metadata["plot"])
     assert found
     return base64.b64decode(found[1])
 

@@ -16,6 +16,7 @@ import duckdb
 from PIL import Image
 from playwright.sync_api import expect
 
+from crypto_assets.plots import PLOTS
 from crypto_assets_tests.end_to_end.browser import (
     BACKGROUND,
     LONG,
@@ -74,7 +75,7 @@ def show_plot(person: Person, last: date) -> None:
     """An asset with the plot of its newest materialization."""
     person.visit("/assets/ema_signals")
     person.metadata("plot").get_by_text("[Show Markdown]").click()
-    expect(person.dialog.get_by_role("img", name="plot")).to_be_visible()
+    expect(person.dialog.get_by_role("img", name=PLOTS["ema_signals"].alt)).to_be_visible()
 
 
 def show_metadata(person: Person, last: date) -> None:

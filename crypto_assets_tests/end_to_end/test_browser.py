@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, expect
 
+from crypto_assets.plots import PLOTS
 from crypto_assets.sandbox import Market
 from crypto_assets.tables import TABLES
 from crypto_assets_tests.end_to_end.browser import LONG, Person, open_browser, open_page
@@ -182,7 +183,7 @@ def test_a_materialization_shows_its_plot(person: Person, site: Site, up: Up) ->
     assert site.ended(run_id, 120).is_success
     person.visit("/assets/etf_flows")
     person.metadata("plot").get_by_text("[Show Markdown]").click()
-    picture = person.dialog.get_by_role("img", name="plot")
+    picture = person.dialog.get_by_role("img", name=PLOTS["etf_flows"].alt)
     expect(picture).to_be_visible()
     kind, _, data = str(picture.get_attribute("src")).partition(";base64,")
     assert kind == "data:image/png"
