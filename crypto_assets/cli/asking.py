@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from crypto_assets.cli.options import HOME, settings_of
-from crypto_assets.cli.printing import new_console, print_rows
+from crypto_assets.cli.printing import as_text, new_console, print_rows
 
 if TYPE_CHECKING:
     from crypto_assets.operations.querying import Answer, Reader
@@ -123,7 +123,7 @@ def _prompt(reader: "Reader") -> None:
 def _print_answer(answer: "Answer") -> None:
     console = new_console()
     widths = [
-        max(len(line) for cell in column for line in cell(cell).splitlines() or [""])
+        max(len(line) for cell in column for line in as_text(cell).splitlines() or [""])
         for column in zip(answer.names, *answer.rows, strict=True)
     ]
     shown = len(widths)

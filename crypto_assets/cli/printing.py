@@ -131,11 +131,11 @@ def print_rows(console: "Console", names: list[str], rows: "list[Any]") -> None:
 
     shown = Table(*names, box=box.SIMPLE)
     for row in rows:
-        shown.add_row(*map(cell, row))
+        shown.add_row(*map(as_text, row))
     console.print(shown, markup=False)
 
 
-def cell(value: object) -> str:
+def as_text(value: object) -> str:
     """Return a value as a table shows it."""
     return "" if value is None else str(value)
 
