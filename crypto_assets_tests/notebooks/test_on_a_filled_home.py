@@ -10,6 +10,7 @@ import pytest
 import crypto_assets
 from crypto_assets.sandbox import Market
 from crypto_assets.tables import TABLES
+from crypto_assets.warehouse.schema import BESIDE
 from crypto_assets_tests.lab import NOON
 from crypto_assets_tests.notebooks.conftest import Run
 
@@ -46,7 +47,7 @@ def test_the_tour_tells_what_is_stored_and_where_a_row_comes_from(
     names = ("overview", "keys", "coverage", "traced", "excerpt", "closes", "row", "exactness")
     tour = run("tour", filled_home, *names)
     overview = tour["overview"].set_index("table_name")
-    assert set(overview.index) == set(TABLES)
+    assert set(overview.index) == {*TABLES, *BESIDE}
     for name, table in TABLES.items():
         assert overview.loc[name, "row_count"] == len(tables[name])
         assert overview.loc[name, "a_row_is"] == table.row
