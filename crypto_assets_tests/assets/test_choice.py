@@ -96,12 +96,14 @@ def coins(lab: Lab) -> int:
     return int(lab.sql("SELECT count(DISTINCT coin_id) FROM market_caps").squeeze())
 
 
+@pytest.mark.slow
 def test_without_a_choice_final_days_cost_no_call(lab: Lab) -> None:
     for table in FETCHED:
         assert launch(lab, table, {}).success
     assert calls(lab) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", FETCHED)
 def test_forced_all_coins_are_asked_once_more(lab: Lab, table: str) -> None:
     lab.at(LATER)
@@ -133,6 +135,7 @@ def test_a_choice_of_coins_keeps_the_others_changes_out(lab: Lab) -> None:
     assert closes(lab)["bitcoin"] == pytest.approx(true_close(lab, "bitcoin"), rel=1e-9)
 
 
+@pytest.mark.slow
 def test_the_running_day_is_asked_again_when_it_is_forced(lab: Lab) -> None:
     lab.at(LATER)
     assert launch(lab, "market_caps", {}, TODAY, TODAY).success
@@ -143,6 +146,7 @@ def test_the_running_day_is_asked_again_when_it_is_forced(lab: Lab) -> None:
     assert calls(lab) == 1
 
 
+@pytest.mark.slow
 def test_coins_left_out_of_a_new_day_stay_part_of_its_universe(empty: Lab) -> None:
     assert launch(empty, "market_caps", {"coins": ["bitcoin"]}).success
     # The market's pages, to know the coins, and one history.
@@ -190,6 +194,7 @@ def test_a_forced_run_beyond_the_month_is_refused_before_its_first_call(
         assert calls(lab) == 2
 
 
+@pytest.mark.slow
 def test_what_was_forced_is_made_again_by_rebuild(lab: Lab) -> None:
     restate(lab, "bitcoin", 1.25)
     for table in FETCHED:
