@@ -1,4 +1,4 @@
-"""The whole platform at a glance. Dagster loads `defs`; tests call `build_definitions`."""
+"""All parts put together. Dagster loads `defs`; tests call `build_definitions`."""
 
 from collections.abc import Mapping
 from typing import Any

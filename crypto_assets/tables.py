@@ -351,7 +351,7 @@ FEAR_GREED = Table(
     name="fear_greed",
     row="The Fear & Greed index of one day.",
     columns=(
-        Column("date", "DATE", "Day in UTC."),
+        Column("date", "DATE", "Day in UTC; its index is set at 00:00, from the days before."),
         Column("value", "INTEGER", "0 extreme fear, 100 extreme greed.", minimum=0, maximum=100),
         Column("label", "VARCHAR", "The provider's word for it, as received."),
         Column(

@@ -71,7 +71,8 @@ def sql(
             rows = querying.export(
                 reader, text, cast("querying.Format", form), output, replace=force
             )
-            click.echo(f"{rows:,} rows are in {output}.", err=True)
+            told = "1 row is" if rows == 1 else f"{rows:,} rows are"
+            click.echo(f"{told} in {output}.", err=True)
 
 
 def _export_form(form: str | None, output: Path | None) -> str:

@@ -24,7 +24,7 @@ from crypto_assets.warehouse.publishing import LINK_NAME
 from crypto_assets.warehouse.reading import connect
 from crypto_assets.warehouse.session import quoted
 from crypto_assets.warehouse.sqls import literal
-from crypto_assets.warehouse.views import MACROS, VIEWS
+from crypto_assets.warehouse.views import MACROS, VIEWS, WIDE_CLOSES
 
 Format = Literal["csv", "json", "parquet"]
 ROWS_SHOWN = 500
@@ -282,6 +282,8 @@ def _sentence(error: duckdb.Error) -> str:
     if isinstance(error, duckdb.CatalogException) and "does not exist" in said:
         guess = next((line for line in lines if line.startswith("Did you mean")), "")
         return f"{said}: {guess or 'SHOW TABLES tells what there is'}"
+    if "No function matches" in said and "list_transform(STRING" in said:
+        return f"a list of coins is needed: {WIDE_CLOSES.example}"
     if isinstance(error, duckdb.BinderException):
         near = next((line for line in lines if line.startswith("Candidate bindings")), "")
         return f"{said}: {near}" if near else said

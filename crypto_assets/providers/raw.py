@@ -1,4 +1,4 @@
-"""The append-only store of accepted raw responses: the bytes behind every row.
+"""Keeps the bytes behind every row: each response that was accepted, for good.
 
 Belongs here: keeping, finding and giving back bodies with the request they answer, and the
 deliveries: what rows were made of which of them. Does not belong here: parsing, deciding which

@@ -1,4 +1,4 @@
-"""The providers on loopback: a deterministic market, the real quirks, faults on demand.
+"""Stands in for the providers on loopback: an invented market, their habits, and faults to order.
 
 Nothing outside this folder is imported here, and nothing here knows Dagster, DuckDB or the clients:
 the sandbox stands on the other side of the wire.

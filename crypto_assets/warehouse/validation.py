@@ -1,6 +1,6 @@
 """Whether a frame keeps its contract: types before it meets DuckDB, values before the commit.
 
-Nothing is repaired here: what does not fit is refused with the column, the rule and some rows.
+Nothing is repaired here: what does not fit is an error that names the rule and shows some rows.
 """
 
 from collections.abc import Callable, Sequence

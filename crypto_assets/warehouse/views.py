@@ -337,7 +337,8 @@ WIDE_CLOSES = Macro(
     name="wide_closes",
     parameters=("coins",),
     description="Final closes in US dollars, a row a day, a column for each coin of a list of "
-    "coin ids, in its order; NULL where a coin has no final close. The running day is left out.",
+    "coin ids, in its order; NULL where a coin has no final close, or is misspelt. The running "
+    "day is left out.",
     example="FROM wide_closes(['bitcoin', 'ethereum'])",
     sql=f"""
 FROM query('SELECT date, ' || array_to_string(list_transform(coins, lambda coin:

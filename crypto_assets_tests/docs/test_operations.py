@@ -92,15 +92,19 @@ def test_the_container_file_is_made_of_what_is_in_the_clone() -> None:
 def test_commands_for_a_machine_with_systemd_and_docker_name_what_the_page_made() -> None:
     lines = [shlex.split(line) for text in shown("console") for line in text.splitlines()]
     assert {words[0] for words in lines} == {
-        *("systemctl", "journalctl", "docker", ".venv/bin/pip"),
+        *("useradd", "chown", "systemctl", "journalctl", "docker", ".venv/bin/pip"),
     }
     text = PAGE.read_text("utf-8")
     for words in lines:
         if words[0] in ("systemctl", "journalctl"):
             units = [word for word in words if word.endswith(".service")]
             assert all(f"/etc/systemd/system/{name}" in text for name in units)
-    run = next(words for words in lines if words[:2] == ["docker", "run"])
-    assert run[run.index("--volume") + 1].endswith(":/data")
+    user = next(line[5:] for line in shown("ini")[0].splitlines() if line.startswith("User="))
+    assert ["useradd", "--system", user] in lines
+    asking, run = (words for words in lines if words[:2] == ["docker", "run"])
+    (volume,) = {words[words.index("--volume") + 1] for words in (asking, run)}
+    assert volume.endswith(":/data")
+    assert asking[-2:] == ["crypto-assets", "init"]
     (exposed,) = re.findall(r"^EXPOSE (\d+)$", shown("dockerfile")[0], re.MULTILINE)
     published = run[run.index("--publish") + 1]
     # On loopback only: the UI asks nobody for a password.
