@@ -36,13 +36,17 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Asked:
-    """What one coin was asked for, and the answers, one a call; none where one of them failed."""
+    """What one coin was asked for, and the answers, one a call; none where one of them failed.
+
+    `again` are those of the wanted days that were final: what does not come of them is not missing.
+    """
 
     coin: str
     wanted: tuple[Interval, ...]
     calls: tuple[Call, ...]
     raw_ids: tuple[str, ...]
     refusal: Refusal | None = None
+    again: tuple[Interval, ...] = ()
 
     @property
     def days(self) -> list[date]:

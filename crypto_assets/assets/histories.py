@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from functools import partial
 
+import dagster as dg
 import pandas as pd
 
 from crypto_assets.assets.choice import EVERYTHING, FetchChoice
@@ -31,7 +32,7 @@ from crypto_assets.providers.errors import ProviderError
 from crypto_assets.providers.fetched import Fetched
 from crypto_assets.providers.replay import Probe
 from crypto_assets.providers.routes import Call, Request
-from crypto_assets.tables import MARKET_CAPS, Table
+from crypto_assets.tables import Table
 from crypto_assets.warehouse.gaps import Gap, Inspection
 from crypto_assets.warehouse.writer import Batch
 
@@ -63,11 +64,16 @@ class Filling:
 
 @dataclass(frozen=True)
 class Needed:
-    """What has to be asked for: requests, and days that the plan does not reach, by coin."""
+    """What has to be asked for: requests, and days that the plan does not reach, by coin.
+
+    `again` are days that are final and asked for all the same; of `too_old` ones that was wanted.
+    """
 
     requests: list[Request] = field(default_factory=list)
     known: Mapping[str, KnownDays] = field(default_factory=dict)
     unreachable: Mapping[str, list[date]] = field(default_factory=dict)
+    again: Mapping[str, frozenset[date]] = field(default_factory=dict)
+    too_old: int = 0
 
     def only(self, coins: Collection[str]) -> "Needed":
         """Return what of it is to be asked for some coins."""
@@ -81,7 +87,10 @@ def needed(
     now: datetime,
     choice: FetchChoice = EVERYTHING,
 ) -> Needed:
-    """Return what has to be asked for to settle the tracked days of all coins; makes no call."""
+    """Return what has to be asked for to settle the tracked days of all coins; makes no call.
+
+    Where the choice is to force it, the final days of the chosen coins are asked for again.
+    """
     if platform.recheck_on is not None:
         known = _to_recheck(platform, tracked, table, platform.recheck_on)
     else:
@@ -92,33 +101,32 @@ def needed(
             exact_from=routes.exact_from(table.name, platform.plan),
             fresh=None if choice.force else _fresh(table, now),
         )
-    return _requested(platform, table, now, known)
+    again = _final_days(platform, tracked, table, choice) if choice.force and tracked else {}
+    for coin, of_coin in again.items():
+        # No answer that is stored already is news.
+        known[coin] = {**known.get(coin, {}), **dict.fromkeys(of_coin, now)}
+    return _requested(platform, table, now, known, again)
 
 
-def needed_again(
-    platform: Platform,
-    tracked: Mapping[date, Tracked],
-    table: Table,
-    now: datetime,
-    choice: FetchChoice,
-) -> Needed:
-    """Return what has to be asked for to see the final values of the chosen coins once more."""
-    if not choice.force or not tracked:
-        return Needed()
+def _final_days(
+    platform: Platform, tracked: Mapping[date, Tracked], table: Table, choice: FetchChoice
+) -> dict[str, frozenset[date]]:
     coins = sorted(choice.of(tracked))
     final = final_days(
         platform.warehouse, table, coins, min(tracked), max(tracked), exact_only=False
     )
-    # No answer that is stored already is news.
-    known: dict[str, KnownDays] = {
-        coin: dict.fromkeys((day for day in of_coin if coin in tracked[day].coins), now)
+    return {
+        coin: frozenset(day for day in of_coin if day in tracked and coin in tracked[day].coins)
         for coin, of_coin in final.items()
     }
-    return _requested(platform, table, now, known)
 
 
 def _requested(
-    platform: Platform, table: Table, now: datetime, known: dict[str, KnownDays]
+    platform: Platform,
+    table: Table,
+    now: datetime,
+    known: dict[str, KnownDays],
+    again: Mapping[str, frozenset[date]],
 ) -> Needed:
     plan = platform.plan
     oldest = routes.reachable_from(table.name, plan, now)
@@ -134,6 +142,8 @@ def _requested(
         routes.requests(table.name, reachable, now, plan, have),
         known,
         {coin: of_coin for coin, of_coin in unreachable.items() if of_coin},
+        again,
+        sum(day < oldest for of_coin in again.values() for day in of_coin),
     )
 
 
@@ -145,35 +155,50 @@ def fetch_histories(
 ) -> Iterator[Batch]:
     """Yield what the provider has of the tracked days that are not settled, a slice at a time.
 
-    Then, where the choice is to force it, of the days that are final, too. Raises
-    `dagster.Failure` after the last batch when too many of the coins are missing, and
-    `ProviderError` at once when the provider as a whole is out of reach.
+    Where the choice is to force it, of the days that are final, too. Raises `dagster.Failure`
+    after the last batch when too many of the coins are missing, before the first call where all
+    that is forced is too old for the plan, and `ProviderError` at once when the provider as a
+    whole is out of reach.
     """
     table, now = filling.table, platform.clock.now()
     coins = choice.of(tracked)
     ask_for = needed(platform, tracked, table, now, choice)
     asked = ask_for.only(coins)
-    again = needed_again(platform, tracked, table, now, choice)
     in_time = tuple(intervals(day for day, t in tracked.items() if t.is_point_in_time))
     told = _Teller(platform, filling, now, in_time, platform.recheck_on is not None)
     if ask_for.unreachable:
         yield told.unreachable(ask_for.unreachable)
+    _tell_too_old(platform, table, asked)
     is_in_parts = len(list(_slices(asked.requests, table.rows_a_day))) > 1
-    if table is MARKET_CAPS and (is_in_parts or len(asked.requests) < len(ask_for.requests)):
-        # The stored coins of a day are its universe: it has to be whole before its first slice.
+    if is_in_parts or len(asked.requests) < len(ask_for.requests):
+        # A day must not look whole while some of its coins were not asked for; and the stored
+        # coins of a day in market_caps are its universe.
         yield told.not_asked_yet(ask_for)
     failed: dict[str, ProviderError] = {}
     yield from _answers(told, asked, failed)
-    yield from _answers(replace(told, is_recheck=True), again, failed)
     fail_if_too_much_missing(
         table.name, failed, len(coins), platform.settings.fetch.max_missing_share
     )
 
 
+def _tell_too_old(platform: Platform, table: Table, asked: Needed) -> None:
+    """Say how many of the forced days are beyond the plan. Raises where that is all of them."""
+    if not asked.too_old:
+        return
+    plan = platform.plan
+    told = (
+        f"{table.name}: {asked.too_old} final days of coins are older than the {plan.history_days} "
+        f"days of the plan '{plan.name}' and can't be asked for again; they stay as they are"
+    )
+    if not asked.requests:
+        raise dg.Failure(told, allow_retries=False)
+    platform.tell(told)
+
+
 def _answers(told: "_Teller", ask_for: Needed, failed: dict[str, ProviderError]) -> Iterator[Batch]:
     """Yield what came of the requests, a slice at a time; who failed is added to `failed`."""
     platform, table = told.platform, told.filling.table
-    fresh = _fresh(table, told.now)
+    fresh, told = _fresh(table, told.now), replace(told, again=ask_for.again)
     slices = list(_slices(ask_for.requests, table.rows_a_day))
 
     def fetch(request: Request) -> list[Answer]:
@@ -249,6 +274,7 @@ class _Teller:
     now: datetime
     in_time: tuple[tuple[date, date], ...]
     is_recheck: bool
+    again: Mapping[str, frozenset[date]] = field(default_factory=dict)
 
     def unreachable(self, by_coin: Mapping[str, list[date]]) -> Batch:
         plan = self.platform.plan
@@ -281,6 +307,7 @@ class _Teller:
                     request.calls,
                     tuple(raw_id for _, answer in answered for raw_id in answer.raw_ids),
                     Refusal.of(error) if error else None,
+                    tuple(intervals(self.again.get(request.coin, frozenset()) & {*request.days})),
                 )
             )
             answers.append(answered)
@@ -326,9 +353,10 @@ def history_batch(
     inspected: dict[str, list[date]] = {}
     gaps: list[Gap] = []
     for asked, of_coin in zip(histories.asked, found, strict=True):
-        whole = of_coin.whole_days(table)
+        again = set(expanded(asked.again))
+        whole = of_coin.whole_days(table) - again
         # What is not due yet is neither there nor missing: what is known of it stays.
-        due = {day for day in asked.days if is_final(close_of(day), now, table.ready_after)}
+        due = {day for day in asked.days if is_final(close_of(day), now, table.ready_after)} - again
         inspected.setdefault(asked.coin, []).extend(sorted(whole | due))
         for day in sorted(due - whole):
             # Where no coin at all reaches the day, the provider is at fault rather than they.

@@ -7,7 +7,7 @@ from crypto_assets.tables import DAILY_SNAPSHOT, EMA_SIGNALS, RANKS
 _CAP, _PRICE = "market_caps.market_cap_usd", "market_caps.price_usd"
 _HOURS = ("ohlc_hourly.open", "ohlc_hourly.close")
 
-INPUTS: dict[str, dict[str, tuple[str, ...]]] = {
+COLUMN_INPUTS: dict[str, dict[str, tuple[str, ...]]] = {
     RANKS.name: {
         "date": ("market_caps.date",),
         "coin_id": ("market_caps.coin_id",),
@@ -57,12 +57,12 @@ INPUTS: dict[str, dict[str, tuple[str, ...]]] = {
 
 def column_lineage(table_name: str) -> dg.TableColumnLineage | None:
     """Return where the columns of a calculated table come from, as Dagster shows it."""
-    if table_name not in INPUTS:
+    if table_name not in COLUMN_INPUTS:
         return None
     return dg.TableColumnLineage(
         {
             column: [_dependency(source) for source in sources]
-            for column, sources in INPUTS[table_name].items()
+            for column, sources in COLUMN_INPUTS[table_name].items()
         }
     )
 

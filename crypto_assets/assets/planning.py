@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from crypto_assets.assets.candles import tracked_for
 from crypto_assets.assets.choice import EVERYTHING, FetchChoice
 from crypto_assets.assets.flows import ASSETS
-from crypto_assets.assets.histories import is_answered, needed, needed_again
+from crypto_assets.assets.histories import is_answered, needed
 from crypto_assets.assets.market import needs_snapshot
 from crypto_assets.assets.platform import Platform
 from crypto_assets.assets.universe import Tracked, tracked_by_day
@@ -32,8 +32,8 @@ FIXED = {
     ETF_FLOWS.name: ("farside", "{asset}/", len(ASSETS)),
 }
 
-Choices = Mapping[str, FetchChoice]
-_NO_CHOICES: Choices = {}
+FetchChoices = Mapping[str, FetchChoice]
+_NO_CHOICES: FetchChoices = {}
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def fetch_plan(
     first: date,
     last: date,
     now: datetime,
-    choices: Choices = _NO_CHOICES,
+    choices: FetchChoices = _NO_CHOICES,
 ) -> FetchPlan:
     """Return the calls that filling these tables for [first, last] would make now.
 
@@ -109,7 +109,7 @@ def _fetch_plan(
     first: date,
     last: date,
     now: datetime,
-    choices: Choices,
+    choices: FetchChoices,
 ) -> FetchPlan:
     groups: list[Group] = []
     unreachable = 0
@@ -136,7 +136,8 @@ def _fetch_plan(
                 for page in pages
             ]
         closed = day_closed_by_snapshot(now) if takes_snapshot else None
-        tracked = tracked_for(platform, table, first, last, known_today=guessed)
+        known_today = guessed | frozenset(choice.coins)
+        tracked = tracked_for(platform, table, first, last, known_today=known_today)
         if table is MARKET_CAPS:
             by_snapshot = {now.date(), closed}
             tracked = {day: coins for day, coins in tracked.items() if day not in by_snapshot}
@@ -167,7 +168,7 @@ def over_budget(
     tables: Sequence[str],
     first: date,
     last: date,
-    choices: Choices = _NO_CHOICES,
+    choices: FetchChoices = _NO_CHOICES,
 ) -> str | None:
     """Return why filling these tables for [first, last] now is beyond the month; else None.
 
@@ -186,15 +187,13 @@ def _histories(
     now: datetime,
     choice: FetchChoice,
 ) -> tuple[list[Group], int]:
-    first_time = needed(platform, tracked, table, now, choice)
-    again = needed_again(platform, tracked, table, now, choice)
+    ask_for = needed(platform, tracked, table, now, choice).only(choice.of(tracked))
     calls: Counter[Call] = Counter()
     answered: Counter[Call] = Counter()
-    for ask_for in (first_time.only(choice.of(tracked)), again):
-        for request in ask_for.requests:
-            for call in request.calls:
-                calls[call] += 1
-                answered[call] += is_answered(platform, table, now, ask_for, request.coin, call)
+    for request in ask_for.requests:
+        for call in request.calls:
+            calls[call] += 1
+            answered[call] += is_answered(platform, table, now, ask_for, request.coin, call)
     found = [
         Group(
             table.name,
@@ -206,7 +205,7 @@ def _histories(
         )
         for call, count in sorted(calls.items(), key=lambda item: (item[0].first, item[0].last))
     ]
-    return found, sum(map(len, first_time.unreachable.values()))
+    return found, sum(map(len, ask_for.unreachable.values()))
 
 
 def _guessed(platform: Platform, stored: Mapping[date, Tracked]) -> frozenset[str]:

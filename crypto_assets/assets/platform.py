@@ -125,6 +125,11 @@ class Platform:
         delivery = Delivery(table.name, self._run_id, self.clock.now(), dumped(details))
         self.raw.deliver(delivery)
 
+    def tell(self, sentence: str) -> None:
+        """Write a line into the run's log, if there is one."""
+        if self._run_log is not None:
+            self._run_log.info(sentence)
+
     def meter(self, step: str, requests: int) -> Meter:
         """Return what tells the progress of a step that makes so many requests to CoinGecko."""
         return Meter(step, requests, lambda: self._coingecko_http.calls, self._run_log)

@@ -8,6 +8,7 @@ from datetime import date
 from typing import Any
 
 import dagster as dg
+from pydantic import ValidationError
 
 from crypto_assets.assets.choice import FetchChoice
 from crypto_assets.assets.planning import over_budget
@@ -66,7 +67,15 @@ def _choices(run: dg.DagsterRun) -> dict[str, FetchChoice]:
     """Return what the run's configuration chooses for its assets."""
     steps: Any = run.run_config.get("ops", {})
     told = {name: step.get("config") for name, step in steps.items()}
-    return {name: FetchChoice(**config) for name, config in told.items() if config}
+    return {name: _choice(config) for name, config in told.items() if config}
+
+
+def _choice(config: Mapping[str, Any]) -> FetchChoice:
+    try:
+        return FetchChoice(**config)
+    except ValidationError:
+        # Only the step can read it, as where the environment has it: so the most it may ask for.
+        return FetchChoice(force=True)
 
 
 def _days(run: dg.DagsterRun) -> tuple[date, date] | None:

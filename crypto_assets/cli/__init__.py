@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from crypto_assets.cli import asking, filling, keeping, serving, watching
+from crypto_assets.cli import filling, keeping, querying, serving, watching
 
 
 def main() -> None:
@@ -64,7 +64,7 @@ for _command in (
     filling.plan,
     filling.budget,
     filling.rebuild,
-    asking.sql,
+    querying.sql,
     watching.status,
     watching.alert_test,
     keeping.backup,

@@ -147,13 +147,18 @@ def test_the_running_day_is_asked_again_when_it_is_forced(lab: Lab) -> None:
 
 
 @pytest.mark.slow
-def test_coins_left_out_of_a_new_day_stay_part_of_its_universe(empty: Lab) -> None:
-    assert launch(empty, "market_caps", {"coins": ["bitcoin"]}).success
+@pytest.mark.parametrize("table", FETCHED)
+def test_coins_left_out_of_a_new_day_are_known_to_be_missing(empty: Lab, table: str) -> None:
+    if table != "market_caps":
+        assert launch(empty, "market_caps", {}).success
+        calls(empty)
     # The market's pages, to know the coins, and one history.
-    assert calls(empty) == 2
+    assert launch(empty, table, {"coins": ["bitcoin"]}).success
+    assert calls(empty) == (2 if table == "market_caps" else 1)
     days = empty.sql(
         "SELECT date, series_stored, series_missing, is_final FROM coverage "
-        "WHERE table_name = 'market_caps' AND date < ? ORDER BY date",
+        "WHERE table_name = ? AND date < ? ORDER BY date",
+        table,
         TODAY,
     )
     assert len(days) == 6
@@ -162,12 +167,54 @@ def test_coins_left_out_of_a_new_day_stay_part_of_its_universe(empty: Lab) -> No
     assert not days["is_final"].any()
     assert set(empty.sql("SELECT reason FROM gaps")["reason"]) == {"not fetched yet"}
     # And they are fetched by the next run, as if there had been no choice.
-    assert launch(empty, "market_caps", {}).success
+    assert launch(empty, table, {}).success
     assert calls(empty) == 9
     assert len(closes(empty)) == 10
     for coin, price in closes(empty).items():
         assert price == pytest.approx(true_close(empty, coin), rel=1e-9)
+    rows = empty.sql(f"SELECT coin_id, count(*) AS rows FROM {table} GROUP BY ALL")
+    assert set(rows["rows"]) == {6 * TABLES[table].rows_a_day}
+    assert len(rows) == 10
     assert empty.sql("FROM gaps").empty
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("table", ["ohlc_daily", "ohlc_hourly"])
+def test_forced_with_the_running_day_each_coin_is_asked_once(lab: Lab, table: str) -> None:
+    for of_today in ("market_caps", table):
+        assert launch(lab, of_today, {}, TODAY, TODAY).success
+    calls(lab)
+    assert launch(lab.at(LATER), table, FORCED, FIRST, TODAY).success
+    assert calls(lab) == 10
+    assert lab.sql("FROM gaps").empty
+    assert lab.sql("FROM restatements").empty
+
+
+def test_a_final_day_that_does_not_come_again_is_not_missing(lab: Lab) -> None:
+    away = {"kind": "missing_day", "coin_id": "bitcoin", "date": str(DAY)}
+    lab.server.faults.add(away)
+    assert launch(lab.at(LATER), "market_caps", FORCED | {"coins": ["bitcoin"]}).success
+    assert closes(lab)["bitcoin"] == pytest.approx(true_close(lab, "bitcoin"), rel=1e-9)
+    assert lab.sql("FROM gaps").empty
+
+
+def test_days_too_old_for_the_plan_cannot_be_forced_and_it_is_said(
+    tmp_path: Path, market: Market
+) -> None:
+    history = {"start": "2025-01-01"}
+    old = date(2025, 1, 6), date(2025, 1, 8)
+    with open_lab(tmp_path, market, history=history, universe={"tracked": 3}) as paid:
+        assert launch(paid, "market_caps", {}, *old).success
+        assert len(paid.sql("FROM market_caps WHERE is_final")) == 12
+    free = {"plan": "demo", "api_key": "CG-sandbox-test", "calls_per_minute": 100_000}
+    with open_lab(
+        tmp_path, market, "demo", history=history, coingecko=free, universe={"tracked": 3}
+    ) as lab:
+        result = launch(lab, "market_caps", FORCED, *old)
+        assert not result.success
+        told = "market_caps: 12 final days of coins are older than the 365 days of the plan 'demo'"
+        assert reason(result).startswith(told)
+        assert calls(lab) == 0
 
 
 @pytest.mark.parametrize("table", FETCHED)
@@ -206,6 +253,23 @@ def test_what_was_forced_is_made_again_by_rebuild(lab: Lab) -> None:
         pd.testing.assert_frame_equal(
             lab.sql(f"FROM {table} ORDER BY ALL")[content], before[table][content]
         )
+
+
+def test_in_an_empty_home_the_chosen_coins_count_against_the_month(
+    tmp_path: Path, market: Market
+) -> None:
+    coins = ["bitcoin", "ethereum", "solana", "tron", "dogecoin"]
+    with open_lab(tmp_path, market, coingecko={"credits_per_month": 4}) as lab:
+        result = launch(lab, "market_caps", {"coins": coins})
+        assert reason(result).startswith("this needs 6 CoinGecko credits and the month has 4 of 4")
+        assert calls(lab) == 0
+
+
+def test_coins_may_come_from_the_environment(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A_COIN", "bitcoin")
+    config = FORCED | {"coins": [{"env": "A_COIN"}]}
+    assert launch(lab.at(LATER), "ohlc_daily", config).success
+    assert calls(lab) == 1
 
 
 def test_the_launchpad_describes_its_options() -> None:

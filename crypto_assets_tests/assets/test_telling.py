@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from crypto_assets.assets import telling
-from crypto_assets.assets.lineage import INPUTS
+from crypto_assets.assets.lineage import COLUMN_INPUTS
 from crypto_assets.definitions import build_definitions
 from crypto_assets.sandbox import Market
 from crypto_assets.settings import validated
@@ -151,10 +151,10 @@ def test_a_picture_that_cannot_be_drawn_fails_no_run(
 
 def test_every_column_of_a_calculated_table_has_its_lineage() -> None:
     derived = {name: table for name, table in TABLES.items() if table.derived}
-    assert INPUTS.keys() == derived.keys()
+    assert COLUMN_INPUTS.keys() == derived.keys()
     graph = build_definitions(validated({"history": {"start": "2026-01-01"}}))
     assets = graph.resolve_asset_graph()
-    for name, columns in INPUTS.items():
+    for name, columns in COLUMN_INPUTS.items():
         assert set(columns) == set(derived[name].content_columns)
         upstream = {key.to_user_string() for key in assets.get(dg.AssetKey(name)).parent_keys}
         for source in {source for sources in columns.values() for source in sources}:
