@@ -49,9 +49,9 @@ def run(tmp_path: Path, user_folders: dict[str, str], monkeypatch: pytest.Monkey
     source = str(Path(crypto_assets.__file__).parents[1])
     monkeypatch.setenv("PYTHONPATH", source)
 
-    def runner(name: str, home: Path, *variables: str) -> Executed:
+    def runner(name: str, home: Path, *variables: str, **choices: int) -> Executed:
         monkeypatch.setenv("CRYPTO_ASSETS_HOME", str(home))
-        found = execute(name, tmp_path, variables)
+        found = execute(name, tmp_path, variables, choices)
         assert found.errors == []
         assert found["is_open"] is False
         return found

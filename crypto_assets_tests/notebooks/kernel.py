@@ -1,7 +1,8 @@
 """Running a notebook as a reader would, and looking at what it found out."""
 
 import pickle
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,9 +50,25 @@ def load(name: str) -> nbformat.NotebookNode:
     return nbformat.read(FOLDER / f"{name}.ipynb", as_version=nbformat.NO_CONVERT)
 
 
-def execute(name: str, scratch: Path, names: Sequence[str] = ()) -> Executed:
-    """Run all cells in the folder of the notebook; a warning in a cell is an error."""
+def _choose(notebook: nbformat.NotebookNode, choice: str, value: int) -> None:
+    found = 0
+    for cell in notebook.cells:
+        line = rf"(?m)^{choice} = \d+"
+        cell.source, times = re.subn(line, f"{choice} = {value}", cell.source)
+        found += times
+    assert found == 1, f"{choice} is chosen in {found} places"
+
+
+def execute(
+    name: str, scratch: Path, names: Sequence[str] = (), choices: Mapping[str, int] | None = None
+) -> Executed:
+    """Run all cells in the folder of the notebook; a warning in a cell is an error.
+
+    Choices are put in place of the notebook's own, as a reader would change them.
+    """
     notebook = load(name)
+    for choice, value in (choices or {}).items():
+        _choose(notebook, choice, value)
     target = scratch / f"{name}.pickle"
     last = _LAST.format(names=list(names), target=str(target))
     notebook.cells.insert(0, nbformat.v4.new_code_cell(_FIRST))

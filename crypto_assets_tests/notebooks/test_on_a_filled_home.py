@@ -93,19 +93,50 @@ def test_the_screener_ranks_as_pandas_does(
         np.testing.assert_allclose(ranking[column], expected.loc[ranking.index, column], rtol=1e-9)
     assert ranking["score"].is_monotonic_decreasing
     assert list(ranking["place"]) == list(range(1, len(ranking) + 1))
-    # Looking back: Spearman's correlation, a week apart.
     periods = screener["periods"].set_index("date")["rank_correlation"]
-    last = YESTERDAY - pd.Timedelta(days=7)
-    days = [last - pd.Timedelta(days=7 * n) for n in range(5)]
-    assert list(periods.index) == sorted(day for day in days if day in scores)
-    for day, told in periods.items():
-        later = closes.loc[day + pd.Timedelta(days=7)] / closes.loc[day] - 1
-        both = scores[day].join(later.rename("later")).dropna(subset=["later"])
-        assert told == pytest.approx(both["score"].rank().corr(both["later"].rank()), abs=1e-9)
-    mean, error = periods.mean(), periods.std(ddof=1) / np.sqrt(len(periods))
-    assert screener.says(f"{mean:+.3f} ± {2 * error:.3f}")
+    expected_periods = looked_back(scores, closes, forward=7)
+    assert list(periods.index) == list(expected_periods.index)
+    np.testing.assert_allclose(periods, expected_periods, atol=1e-9)
+    mean, error = expected_periods.mean(), expected_periods.sem()
+    assert 3 <= len(periods) < 20
+    assert screener.says(
+        f"The mean of {len(periods)} periods is {mean:+.3f} ± {2 * error:.3f} (two standard "
+        "errors), which are too few for a verdict"
+    )
     assert screener.says(f"{len(periods)} of these periods use coins that were chosen later")
     assert screener.plots == 3
+
+
+def test_the_screener_judges_its_scores_from_twenty_periods_on(
+    run: Run, filled_home: Path, caps: pd.DataFrame, closes: pd.DataFrame, ranks: pd.DataFrame
+) -> None:
+    screener = run("screener", filled_home, "periods", FORWARD=1)
+    volumes = caps.pivot(index="date", columns="coin_id", values="volume_24h_usd")
+    scores = {day: scored(day, closes, volumes, ranks) for day in closes.index[30:]}
+    periods = looked_back(scores, closes, forward=1)
+    assert len(screener["periods"]) == len(periods) >= 20
+    mean, error = periods.mean(), periods.sem()
+    verdict = (
+        "which is more than chance brings once in twenty times"
+        if abs(mean) >= 2 * error
+        else "which can't be told from no relation at all"
+    )
+    assert screener.says(f"is {mean:+.3f} ± {2 * error:.3f} (two standard errors), {verdict}")
+
+
+def looked_back(
+    scores: dict[pd.Timestamp, pd.DataFrame], closes: pd.DataFrame, forward: int
+) -> pd.Series:
+    """Spearman's correlations of scores and what was earned from the next close on."""
+    found = {}
+    for n in range(len(closes)):
+        day = YESTERDAY - pd.Timedelta(days=1 + forward + n * forward)
+        if day in scores:
+            bought = closes.loc[day + pd.Timedelta(days=1)]
+            sold = closes.loc[day + pd.Timedelta(days=1 + forward)]
+            both = scores[day].join((sold / bought - 1).rename("later")).dropna(subset=["later"])
+            found[day] = both["score"].rank().corr(both["later"].rank())
+    return pd.Series(found).sort_index()
 
 
 def scored(
@@ -135,9 +166,13 @@ def scored(
 
 
 def test_flows_and_their_correlations_are_those_of_pandas(
-    run: Run, filled_home: Path, tables: dict[str, pd.DataFrame], closes: pd.DataFrame
+    run: Run,
+    filled_home: Path,
+    tables: dict[str, pd.DataFrame],
+    closes: pd.DataFrame,
+    market: Market,
 ) -> None:
-    notebook = run("etf_flows", filled_home, "flows", "funds", "lagged")
+    notebook = run("etf_flows", filled_home, "flows", "prices", "funds", "lagged")
     flows = notebook["flows"].set_index("date")
     stored = tables["etf_flows"][tables["etf_flows"]["asset"] == "btc"]
     whole = stored.groupby("date").filter(lambda day: day["is_final"].all())
@@ -150,13 +185,23 @@ def test_flows_and_their_correlations_are_those_of_pandas(
     np.testing.assert_allclose(told, funds[told.index], rtol=1e-9)
     # The close of a trading day over that of the trading day before.
     prices = closes["bitcoin"].reindex(totals.index).pct_change().iloc[1:]
-    moods = tables["fear_greed"].set_index("date")["value"].reindex(totals.index).diff().iloc[1:]
+    # The index at the close of a day is the next day's; that of the running day is not final.
+    model = market.fear_greed(totals.index[0].date(), NOON.date()).set_index("date")["value"]
+    at_close = model[model.index < pd.Timestamp(NOON.date())].shift(-1, freq="D")
+    mood = at_close.reindex(totals.index)
+    assert list(totals.index[mood.isna()]) == [YESTERDAY]
+    np.testing.assert_array_equal(flows["fear_greed"].astype(float), mood)
+    drawn = notebook["prices"].set_index("date")
+    assert list(drawn.index) == list(pd.date_range(totals.index[0], YESTERDAY))
+    np.testing.assert_array_equal(drawn["fear_greed"].astype(float), at_close.reindex(drawn.index))
+    np.testing.assert_allclose(drawn["price_usd"], closes["bitcoin"][drawn.index], rtol=1e-12)
+    moods, prices = mood.diff().iloc[1:-1], prices.iloc[:-1]
     n = len(prices)
     assert n >= 35
     lagged = notebook["lagged"].set_index(["series", "lag"])
     assert len(lagged) == 22
     for series, changes in (("price_change", prices), ("fear_greed_change", moods)):
-        flow, change = totals.iloc[1:].to_numpy(), changes.to_numpy(dtype=float)
+        flow, change = totals.iloc[1:-1].to_numpy(), changes.to_numpy(dtype=float)
         for lag in range(-5, 6):
             own, other = flow[max(-lag, 0) : n - max(lag, 0)], change[max(lag, 0) : n + min(lag, 0)]
             row = lagged.loc[(series, lag)]
@@ -175,7 +220,7 @@ def test_flows_and_their_correlations_are_those_of_pandas(
 def test_days_that_were_filled_in_are_said_to_be_none_of_their_time(
     run: Run, filled_home: Path, closes: pd.DataFrame, ranks: pd.DataFrame
 ) -> None:
-    notebook = run("point_in_time", filled_home, "days", "left", "statistics", "differences")
+    notebook = run("point_in_time", filled_home, "days", "left", "statistics")
     assert notebook.says(f"None of the {len(closes)} final days is point in time")
     assert notebook.says("it is the same coins every day, so this says nothing about the bias")
     assert notebook["left"].empty
@@ -192,6 +237,15 @@ def test_days_that_were_filled_in_are_said_to_be_none_of_their_time(
             np.testing.assert_allclose(
                 told[column].astype(float), truth[column], rtol=1e-9, atol=1e-12
             )
+    assert notebook.plots == 2
+
+
+def test_what_looking_back_adds_is_told_with_its_error(
+    run: Run, filled_home: Path, closes: pd.DataFrame, ranks: pd.DataFrame
+) -> None:
+    # Of these, unlike of the largest twelve, not all were there on each day.
+    notebook = run("point_in_time", filled_home, "differences", TOP=4)
+    expected = backtests(closes, ranks, largest=4)
     differences = notebook["differences"].set_index(["size", "statistic"])
     now, then = expected["largest", "today's coins"], expected["largest", "the day's coins"]
     for column in ("equal_weight", "momentum_spread"):
@@ -201,7 +255,18 @@ def test_days_that_were_filled_in_are_said_to_be_none_of_their_time(
         assert row["days_in_time"] == 0
         assert row["mean_difference"] == pytest.approx(paired.mean(), rel=1e-6)
         assert row["standard_error"] == pytest.approx(paired.sem(), rel=1e-6)
-    assert notebook.plots == 2
+        assert len(paired) >= 20
+        assert paired.any()
+        strength = (
+            "more than chance brings once in twenty times"
+            if abs(paired.mean()) > 2 * paired.sem()
+            else "not told from nothing"
+        )
+        assert notebook.says(
+            f"**{column.replace('_', ' ')}, largest**: with today's coins it is "
+            f"{100 * paired.mean():+.3f} percentage points a day, ± {200 * paired.sem():.3f} "
+            f"(two standard errors; {strength})"
+        )
 
 
 def backtests(
@@ -212,11 +277,12 @@ def backtests(
     for size, places in (("largest", largest), ("all tracked", 1_000)):
         for chosen in ("today's coins", "the day's coins"):
             rows = []
-            for day in closes.index[:-1]:
-                next_day, week_before = day + timedelta(days=1), day - timedelta(days=7)
+            for day in closes.index[:-2]:
+                bought, sold = day + timedelta(days=1), day + timedelta(days=2)
+                week_before = day - timedelta(days=7)
                 placed = ranks.loc[closes.index[-1] if chosen == "today's coins" else day]
                 coins = sorted(placed.index[placed <= places])
-                returns = (closes.loc[next_day] / closes.loc[day] - 1)[coins]
+                returns = (closes.loc[sold] / closes.loc[bought] - 1)[coins]
                 spread = np.nan
                 if week_before in closes.index:
                     momentum = (closes.loc[day] / closes.loc[week_before] - 1)[coins]
@@ -225,7 +291,7 @@ def backtests(
                     lower = order[: (len(order) + 1) // 2]
                     upper = order[(len(order) + 1) // 2 :]
                     spread = returns[upper].mean() - returns[lower].mean()
-                rows.append((next_day, returns.mean(), spread))
+                rows.append((sold, returns.mean(), spread))
             frame = pd.DataFrame(rows, columns=["date", "equal_weight", "momentum_spread"])
             found[size, chosen] = frame.set_index("date")
     return found

@@ -65,6 +65,7 @@ def test_days_that_were_followed_are_point_in_time_and_who_left_is_told(
     notebook = run("point_in_time", live_home, "days", "left", "statistics")
     with crypto_assets.connect(live_home) as connection:
         caps = connection.sql("FROM market_caps").df()
+        ranks = connection.sql("FROM ranks").df()
     days = notebook["days"].set_index("date")
     live = pd.date_range(FIRST_LIVE, LAST_LIVE)
     assert list(days.index[days["is_point_in_time"]]) == list(live)
@@ -90,6 +91,21 @@ def test_days_that_were_followed_are_point_in_time_and_who_left_is_told(
     assert told["all tracked", "the day's coins", day] == pytest.approx(returns.mean(), rel=1e-9)
     without = returns.drop(GONE).mean()
     assert told["all tracked", "today's coins", day] == pytest.approx(without, rel=1e-9)
+    # At its last close it could still be bought, and not be sold a day later.
+    last_close = caps.loc[(caps["coin_id"] == GONE) & caps["is_final"], "date"].max()
+    every_day = statistics.loc["all tracked", "the day's coins"]
+    holdings = every_day[["coins", "without_next_close"]].apply(tuple, axis=1)
+    assert holdings[last_close] == (12, 0)
+    assert holdings[last_close + pd.Timedelta(days=1)] == (12, 1)
+    assert holdings[last_close + pd.Timedelta(days=2)] == (11, 0)
+    # Chosen two days before they are sold.
+    sold = every_day.index[every_day["is_point_in_time"]]
+    assert sold[0] == pd.Timestamp(FIRST_LIVE) + pd.Timedelta(days=2)
+    placed = ranks.loc[ranks["is_final"], "date"].drop_duplicates().sort_values()
+    all_sold = placed + pd.Timedelta(days=2)
+    assert list(every_day.index) == list(all_sold[all_sold <= placed.max()])
+    assert notebook.says(f"too few days to say anything ({len(every_day)})")
+    assert 10 <= len(every_day) < 20
     assert notebook.plots == 2
 
 

@@ -11,7 +11,7 @@ LACKING = {
     "tour": "There are no candles yet",
     "screener": "No coin can be scored",
     "etf_flows": "No trading day of the BTC funds is complete yet",
-    "point_in_time": "too few days to say anything (1)",
+    "point_in_time": "it takes three final days in a row",
     "restatements": "No provider has changed a final value",
 }
 LACKING_ALL = LACKING | {
