@@ -513,7 +513,7 @@ def test_a_person_is_asked_again_and_secrets_do_not_show(folder: Path) -> None:
         terminal.say("-")
         terminal.expect("at least one coin is needed")
         terminal.say("0x, etherium")
-        terminal.expect("not listed by CoinGecko: etherium; did you mean ethereum")
+        terminal.expect("not listed by CoinGecko: 0x, etherium; did you mean ethereum?")
         terminal.expect("Choose them again? [Y/n]")
         terminal.say("")
         terminal.expect("Coins always tracked (- for none) [-]")
