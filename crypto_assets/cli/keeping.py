@@ -18,15 +18,22 @@ from crypto_assets.cli.printing import new_console, print_budget, print_rows
     "or set CRYPTO_ASSETS_COINGECKO__API_KEY.",
 )
 @click.option("--tracked", type=int, help="How many coins by market cap.")
-@click.option("--always", help="Coins tracked whatever their rank: bitcoin,ethereum.")
+@click.option("--always", help="Coins tracked whatever their rank: bitcoin,ethereum; - for none.")
 @click.option("--headline", help="Coins with hourly candles on free plans.")
 @click.option("--history-start", "start", type=DAY, help="First day, YYYY-MM-DD.")
 @click.option("--alert-url", "alert_urls", multiple=True, help="Where alerts go; may be repeated.")
 @click.option("--yes", is_flag=True, help="Ask nothing, as where there is no terminal.")
-@click.option("--overwrite", is_flag=True, help="Change settings that are there already.")
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Change settings that are there already; comments of your own in crypto_assets.yaml are "
+    "lost.",
+)
 @click.option("--anyway", is_flag=True, help="Write also what is refused or does not fit the plan.")
 def init(home: Path | None, yes: bool, overwrite: bool, anyway: bool, **given: Any) -> None:
     """Ask for plan, key, coins and alerts, check them and write the settings here.
+
+    CoinGecko is asked twice, for a credit each: about plan and key, and for its list of coins.
 
     Example: crypto-assets init --plan keyless --tracked 50 --yes
     """

@@ -4,8 +4,9 @@ Belongs here: the conversation. Does not belong here: what is asked for and how 
 (`choosing`).
 """
 
+import difflib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from crypto_assets.monitoring.channels import channels
 from crypto_assets.operations import choosing, settings_files
 from crypto_assets.operations.budgeting import Budget, budget
 from crypto_assets.operations.choosing import Choices, Draft
-from crypto_assets.operations.doctor import ask_coingecko
+from crypto_assets.operations.doctor import ask_coingecko, listed_coins
 from crypto_assets.operations.errors import OperationError
 from crypto_assets.periods import DAY
 from crypto_assets.providers.errors import PermanentError, ProviderError
@@ -26,6 +27,18 @@ from crypto_assets.settings import DOTENV_NAME, FILE_NAME, Settings, SettingsErr
 
 LIVE_PLANS = tuple(name for name in PLANS if name != "unlimited")
 NONE = "-"
+_SECTIONS = {
+    **dict.fromkeys(("tracked", "always", "headline"), "universe"),
+    "start": "history",
+    "alert_urls": "alerts",
+}
+_NEEDED = {
+    "tracked": "a whole number from 1 to 5,000 is needed",
+    "always": f"coins by their ids are needed, as in 'bitcoin, ethereum', or {NONE} for none",
+    "headline": "at least one coin is needed, as in 'bitcoin, ethereum'",
+    "start": "a day from 2013-04-28 to today is needed, as in 2026-01-31",
+}
+"""What each answer has to be, in words for whoever types it."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +79,17 @@ def initialize(
         choosing.draft(folder, choices, is_checked=False)
         answer = _asked(folder, choices)
         _note(answer, manner)
+        if answer.is_accepted:
+            _refuse_unlisted(folder, choices, manner)
     drafted = choosing.draft(folder, choices, is_checked=answer.is_accepted is True)
+    if not manner.asks:
+        _agree(drafted, manner)
     _judge_budget(drafted.settings, manner, show_budget)
     if not drafted.is_changed:
         click.echo(f"{FILE_NAME} says so already: nothing was changed.")
         return
-    _agree(drafted, manner)
+    if manner.asks:
+        _agree(drafted, manner)
     settings_files.write(drafted.files)
     _tell_next(folder, drafted, answer)
 
@@ -83,17 +101,10 @@ def _ask(folder: Path, choices: Choices, manner: Manner) -> tuple[Choices, _Answ
     choices = replace(choices, home=_asked_home(folder, choices.home))
     choices, answer = _asked_plan(folder, choices, manner)
     click.echo("Coins by CoinGecko's ids, which are in its addresses: coingecko.com/en/coins/ID.")
-    choices = _with(
-        choices,
-        {
-            "tracked": _prompt("Coins by market cap", choices.tracked, "universe", "tracked"),
-            "always": _prompt("Coins always tracked", choices.always, "universe", "always"),
-            "headline": _prompt(
-                "Coins with hourly candles on free plans", choices.headline, "universe", "headline"
-            ),
-            "start": _prompt("First day of the warehouse", choices.start, "history", "start"),
-        },
-    )
+    tracked = _prompt("Coins by market cap", choices.tracked, "tracked")
+    choices = _asked_coins(folder, replace(choices, tracked=tracked), answer, manner)
+    start = _prompt("First day of the warehouse", choices.start, "start")
+    choices = replace(choices, start=start)
     return replace(choices, alert_urls=_asked_urls(choices.alert_urls)), answer
 
 
@@ -140,6 +151,26 @@ def _asked_key(known: SecretStr | None) -> SecretStr | None:
     return SecretStr(text) if text else known
 
 
+def _asked_coins(folder: Path, choices: Choices, answer: _Answer, manner: Manner) -> Choices:
+    """Ask for coins until the provider lists them, or a person wants them all the same."""
+    listed: Collection[str] | None = None
+    while True:
+        choices = replace(
+            choices,
+            always=_prompt(f"Coins always tracked ({NONE} for none)", choices.always, "always"),
+            headline=_prompt(
+                "Coins with hourly candles on free plans", choices.headline, "headline"
+            ),
+        )
+        if answer.is_accepted and listed is None:
+            listed = _listed(folder, choices)
+        unlisted = _unlisted(choices, listed)
+        if unlisted:
+            click.echo(unlisted)
+        if not unlisted or manner.anyway or not click.confirm("Choose them again?", default=True):
+            return choices
+
+
 def _asked_urls(known: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
     hint = f"Enter keeps the {len(known)} there" if known else "Enter: none"
     while True:
@@ -173,42 +204,73 @@ def _tried(urls: tuple[SecretStr, ...]) -> bool:
     return all_took
 
 
-def _prompt(text: str, default: Any, section: str, field: str) -> Any:
-    is_list = isinstance(default, tuple)
-    shown = (", ".join(default) or NONE) if is_list else str(default)
-
+def _prompt(text: str, default: Any, field: str) -> Any:
     def checked(typed: str) -> Any:
         try:
-            value = [] if is_list and typed.strip() == NONE else typed
-            settings = validated({section: {field: value}})
+            return _parsed(field, typed)
         except SettingsError as error:
             raise click.BadParameter(str(error)) from None
-        return getattr(getattr(settings, section), field)
 
-    if is_list:
-        text += f" ({NONE} for none)" if field == "always" else ""
+    shown = (", ".join(default) or NONE) if isinstance(default, tuple) else str(default)
     return click.prompt(text, shown, value_proc=checked)
 
 
 # --- checking
 
 
+def _parsed(field: str, typed: Any) -> Any:
+    """Return a choice as settings hold it, from a prompt or an option. Raises `SettingsError`."""
+    value = typed
+    if field in ("always", "headline") and typed.strip() == NONE:
+        value = []
+    section, name = _SECTIONS[field], "urls" if field == "alert_urls" else field
+    try:
+        settings = validated({section: {name: value}})
+    except SettingsError:
+        if field not in _NEEDED:
+            raise
+        raise SettingsError(f"setting '{section}.{name}' is '{typed}': {_NEEDED[field]}") from None
+    found = getattr(getattr(settings, section), name)
+    return tuple(found) if isinstance(found, list) else found
+
+
 def _with(choices: Choices, given: Mapping[str, Any]) -> Choices:
     """Return choices with what was given, validated."""
-    where = {"tracked": "universe", "always": "universe", "headline": "universe"}
-    where |= {"start": "history", "alert_urls": "alerts"}
-    tree: dict[str, dict[str, Any]] = {}
-    for name, value in given.items():
-        if name in where:
-            tree.setdefault(where[name], {})["urls" if name == "alert_urls" else name] = value
-    settings = validated(tree)
-    found = Choices.of(choices.home, settings)
-    changed = {name: getattr(found, name) for name in given if name in where}
+    changed = {name: _parsed(name, value) for name, value in given.items() if name in _SECTIONS}
     if given.get("api_key"):
         changed["api_key"] = SecretStr(given["api_key"])
     if "plan" in given:
         changed["plan"] = given["plan"]
     return replace(choices, **changed)
+
+
+def _listed(folder: Path, choices: Choices) -> Collection[str] | None:
+    """The coins of the provider, by one call; None where it does not tell."""
+    try:
+        return listed_coins(choosing.draft(folder, choices, is_checked=False).settings)
+    except ProviderError as error:
+        click.echo(f"the coins were not checked: {error}")
+        return None
+
+
+def _unlisted(choices: Choices, listed: Collection[str] | None) -> str:
+    """Name the chosen coins that the provider does not list, and what may be meant."""
+    named = dict.fromkeys((*choices.always, *choices.headline))
+    unknown = [coin for coin in named if listed is not None and coin not in listed]
+    if not unknown:
+        return ""
+    near = [difflib.get_close_matches(coin.lower(), listed or (), n=1) for coin in unknown]
+    guesses = ", ".join(dict.fromkeys(match for matches in near for match in matches))
+    hint = f"; did you mean {guesses}?" if guesses else ""
+    return f"not listed by CoinGecko: {', '.join(unknown)}{hint}"
+
+
+def _refuse_unlisted(folder: Path, choices: Choices, manner: Manner) -> None:
+    told = _unlisted(choices, _listed(folder, choices))
+    if told and not manner.anyway:
+        raise OperationError(f"{told}; nothing was written (--anyway writes it all the same)")
+    if told:
+        click.echo(told)
 
 
 def _refuse_unknown(urls: tuple[SecretStr, ...]) -> None:

@@ -55,6 +55,12 @@ def ask_coingecko(settings: Settings) -> str:
         return _coingecko(platform)
 
 
+def listed_coins(settings: Settings) -> frozenset[str]:
+    """Return the ids of all coins that CoinGecko lists, by one call. Raises `ProviderError`."""
+    with TemporaryDirectory() as folder, closing(_hasty(settings, Path(folder))) as platform:
+        return frozenset(platform.coingecko.coin_list().data["coin_id"])
+
+
 def _hasty(settings: Settings, folder: Path) -> Platform:
     patience = min(_PATIENCE_SECONDS, settings.fetch.retry_budget_seconds)
     fetch = settings.fetch.model_copy(update={"retry_budget_seconds": patience})

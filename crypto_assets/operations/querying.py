@@ -20,6 +20,7 @@ from typing import Any, Literal, TextIO
 import duckdb
 
 from crypto_assets.operations.errors import OperationError
+from crypto_assets.operations.sql_text import alone, changing_calls
 from crypto_assets.warehouse.publishing import LINK_NAME
 from crypto_assets.warehouse.reading import connect
 from crypto_assets.warehouse.session import quoted
@@ -38,6 +39,11 @@ _OPTIONS: dict[Format, str] = {
     "parquet": "FORMAT parquet, COMPRESSION zstd",
 }
 _QUERIES = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
+_NESTED = ("list", "array", "struct", "map", "union", "variant")
+_NO_JSON = (
+    "JSON can't hold the NaN or infinity within a list or structure of this answer: take "
+    "--format parquet, or leave it out"
+)
 _TRY = 'try "FROM latest_market LIMIT 10"'
 
 
@@ -153,9 +159,9 @@ def _copy(reader: Reader, text: str, form: Format, file: Path) -> int:
             raise QueryError("a plan is no table: leave EXPLAIN out, or --format")
         reader.close()
         with _open(reader.home, reader.beside, file) as connection, _stoppable(connection):
-            asked = f"FROM (\n{_without_end(text)}\n)"
+            asked = f"FROM (\n{alone(text)}\n)"
             if form == "json":
-                asked = _without_nan(connection, asked)
+                asked = _as_json(connection, asked)
             copied = (
                 f"COPY ({asked}) TO {literal(str(file))} ({_OPTIONS[form]}, USE_TMP_FILE false)"
             )
@@ -168,20 +174,19 @@ def _copy(reader: Reader, text: str, form: Format, file: Path) -> int:
     return rows
 
 
-def _without_end(text: str) -> str:
-    """Return one statement without the semicolon at its end and what comments follow it."""
-    ends = [at for at, _ in duckdb.tokenize(text) if text[at] == ";"]
-    return text[: ends[-1]] if ends else text
-
-
-def _without_nan(connection: duckdb.DuckDBPyConnection, asked: str) -> str:
-    """JSON knows no NaN and no infinity: both are null there."""
+def _as_json(connection: duckdb.DuckDBPyConnection, asked: str) -> str:
+    """JSON knows no NaN and no infinity: both are null there, and refused within other values."""
     answer = connection.sql(asked)
-    replaced = [
-        f"CASE WHEN isfinite({quoted(name)}) THEN {quoted(name)} END AS {quoted(name)}"
-        for name, kind in zip(answer.columns, answer.types, strict=True)
-        if str(kind) in ("DOUBLE", "FLOAT")
-    ]
+    replaced = []
+    for name, kind in zip(map(quoted, answer.columns), answer.types, strict=True):
+        if str(kind) in ("DOUBLE", "FLOAT"):
+            replaced.append(f"CASE WHEN isfinite({name}) THEN {name} END AS {name}")
+        elif kind.id in _NESTED or str(kind) == "JSON":
+            numbers = rf"""regexp_replace(to_json({name})::VARCHAR, '"(\\.|[^"\\])*"', '', 'g')"""
+            replaced.append(
+                f"CASE WHEN regexp_matches({numbers}, '(?i)nan|inf') THEN "
+                f"error({literal(_NO_JSON)}) ELSE {name} END AS {name}"
+            )
     return f"SELECT * REPLACE ({', '.join(replaced)}) {asked}" if replaced else asked
 
 
@@ -213,6 +218,8 @@ def _load(connection: duckdb.DuckDBPyConnection, name: str, file: Path) -> None:
         raise QueryError(f"can't read {file}: it has to end with {', '.join(_READERS)}")
     if not file.is_file():
         raise QueryError(f"there is no file {file}")
+    if name.lower() in _published(connection):
+        raise QueryError(f"the warehouse has a {name} of its own: give {file} another name")
     try:
         connection.execute(
             f"CREATE TEMP TABLE {quoted(name)} AS FROM {reads}({literal(str(file))})"
@@ -221,19 +228,37 @@ def _load(connection: duckdb.DuckDBPyConnection, name: str, file: Path) -> None:
         raise QueryError(f"can't read {file} as {name} ({_first_line(error)})") from None
 
 
+def _published(connection: duckdb.DuckDBPyConnection) -> set[str]:
+    """The names of the publication's tables and views, in lower case."""
+    found = connection.execute(
+        "SELECT lower(table_name) FROM information_schema.tables "
+        "WHERE table_catalog = current_database()"
+    )
+    return {name for (name,) in found.fetchall()}
+
+
 def _queries(text: str) -> list[duckdb.Statement]:
-    statements = duckdb.extract_statements(text)
+    try:
+        statements = duckdb.extract_statements(text)
+    except TypeError:
+        raise QueryError("the query is no text in UTF-8: type it anew") from None
     for statement in statements:
         # A PIVOT comes with a statement of its own that has no text.
         if statement.type not in _QUERIES and statement.query:
             kind = statement.type.name.replace("_", " ")
-            raise QueryError(
-                f"this reads only, and {kind} is no query: {_TRY}; --output writes an answer to a "
-                "file, --with reads a file of yours"
-            )
+            raise _no_query(kind)
+    for name in changing_calls(text):
+        raise _no_query(f"{name}()")
     if not any(map(_is_query, statements)):
         raise QueryError(f"the query asks for nothing: {_TRY}")
     return statements
+
+
+def _no_query(what: str) -> QueryError:
+    return QueryError(
+        f"this reads only, and {what} is no query: {_TRY}; --output writes an answer to a file, "
+        "--with reads a file of yours"
+    )
 
 
 def _is_query(statement: duckdb.Statement) -> bool:
@@ -267,6 +292,8 @@ def _stoppable(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
 
 def _sentence(error: duckdb.Error) -> str:
     said = _first_line(error).rstrip("!")
+    if _NO_JSON in said:
+        return _NO_JSON
     lines = str(error).splitlines()
     if isinstance(error, duckdb.PermissionException):
         return (

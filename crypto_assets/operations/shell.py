@@ -5,10 +5,9 @@ from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
-import duckdb
-
 from crypto_assets.operations.errors import OperationError
 from crypto_assets.operations.querying import Answer, QueryError, Reader
+from crypto_assets.operations.sql_text import is_whole
 from crypto_assets.warehouse.errors import WarehouseError
 
 HELP = """\
@@ -120,15 +119,6 @@ class Shell:
         if not rows:
             raise QueryError(f"there is no {values['name']}: .tables tells what there is")
         self._show(Answer(names, rows, is_cut=False))
-
-
-def is_whole(text: str) -> bool:
-    """Tell whether a text ends with the semicolon of a statement.
-
-    One in a comment, a name or a text does not count; nor does one before an open comment.
-    """
-    tokens = [at for at, kind in duckdb.tokenize(text) if kind != duckdb.token_type.comment]
-    return bool(tokens) and text[tokens[-1]] == ";"
 
 
 def _with_history(file: Path) -> ModuleType | None:

@@ -175,10 +175,12 @@ def test_what_does_not_fit_the_plan_is_not_written_and_says_what_to_change(folde
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        (("--tracked", 0), "universe.tracked"),
-        (("--history-start", "2009-01-03"), "history.start"),
+        (("--tracked", 0), "'universe.tracked' is '0': a whole number from 1 to 5,000 is needed"),
+        (("--history-start", "2009-01-03"), "a day from 2013-04-28 to today is needed"),
         (("--history-start", "2199-01-01"), "history.start"),
-        (("--headline", ","), "universe.headline"),
+        (("--headline", ","), "'universe.headline' is ',': at least one coin is needed"),
+        (("--headline", "-"), "'universe.headline' is '-': at least one coin is needed"),
+        (("--always", "[1, {}]"), "coins by their ids are needed"),
         (("--alert-url", "slack"), "alerts.urls"),
         (("--alert-url", "slack://secret-but-short"), "alerts.urls[0] (slack)"),
         (("--alert-url", "nosuchservice://secret"), "alerts.urls[0] (nosuchservice)"),
@@ -192,6 +194,34 @@ def test_a_choice_that_is_not_allowed_is_named(
     assert named in told
     assert "secret" not in told
     assert written(folder) == set()
+
+
+@pytest.mark.parametrize("none", ["-", " - ", ""])
+def test_no_coin_can_be_said_as_an_option(none: str) -> None:
+    assert call("init", "--always", none).code == 0
+    assert load_settings().universe.always == []
+
+
+@pytest.mark.usefixtures("provider")
+def test_coins_that_the_provider_does_not_list_are_named(folder: Path) -> None:
+    words = ("init", "--plan", "demo", "--api-key", KEY)
+    words += ("--always", "bitcoin,no-such-coin-at-all", "--headline", "Etherium,bitcoin")
+    told = call(*words).sentence
+    assert "not listed by CoinGecko: no-such-coin-at-all, Etherium; did you mean " in told
+    assert "ethereum" in told.partition("did you mean")[2]
+    assert "--anyway" in told
+    assert written(folder) == set()
+    done = call(*words, "--anyway")
+    assert done.code == 0, done.err
+    assert "not listed by CoinGecko: no-such-coin-at-all, Etherium" in done.out
+    assert load_settings().universe.headline == ["Etherium", "bitcoin"]
+
+
+def test_without_a_network_coins_are_taken_as_they_are() -> None:
+    done = call("init", "--headline", "no-such-coin-at-all")
+    assert done.code == 0, done.err
+    assert "not listed" not in done.out
+    assert load_settings().universe.headline == ["no-such-coin-at-all"]
 
 
 def test_an_unknown_plan_names_those_there_are(folder: Path) -> None:
@@ -214,6 +244,8 @@ def test_an_existing_file_is_shown_and_changed_only_when_told(folder: Path) -> N
     assert "-# mine" in done.out
     assert "-universe: {tracked: 40}" in done.out
     assert "+  tracked: 41" in done.out
+    # What can't be done anyway costs nothing.
+    assert "credits" not in done.out
     assert KEY not in done.out
     assert file.read_text() == before
     assert written(folder) == {"crypto_assets.yaml"}
@@ -221,6 +253,11 @@ def test_an_existing_file_is_shown_and_changed_only_when_told(folder: Path) -> N
     assert load_settings().universe.tracked == 41
     assert load_settings().fetch.threads == 3
     assert KEY not in file.read_text()
+
+
+def test_the_help_says_that_comments_are_lost() -> None:
+    said = " ".join(call("init", "--help").out.split())
+    assert "comments of your own in crypto_assets.yaml are lost" in said
 
 
 def test_a_second_time_there_is_nothing_to_change(folder: Path) -> None:
@@ -468,15 +505,26 @@ def test_a_person_is_asked_again_and_secrets_do_not_show(folder: Path) -> None:
         terminal.expect("CoinGecko: reachable")
         terminal.expect("Coins by market cap")
         terminal.say("many")
-        terminal.expect("Error: setting 'universe.tracked' is 'many'")
+        terminal.expect("Error: setting 'universe.tracked' is 'many': a whole number from 1 to")
         terminal.say("20")
         terminal.expect("Coins always tracked")
         terminal.say("-")
         terminal.expect("Coins with hourly candles")
+        terminal.say("-")
+        terminal.expect("at least one coin is needed")
+        terminal.say("0x, etherium")
+        terminal.expect("not listed by CoinGecko: 0x, etherium; did you mean ethereum?")
+        terminal.expect("Choose them again? [Y/n]")
+        terminal.say("")
+        terminal.expect("Coins always tracked (- for none) [-]")
+        terminal.say("")
+        terminal.expect("Coins with hourly candles on free plans [0x, etherium]")
         terminal.say("0x, 1inch")
+        terminal.expect("Choose them again? [Y/n]")
+        terminal.say("n")
         terminal.expect("First day")
         terminal.say("tomorrow")
-        terminal.expect("Error: setting 'history.start'")
+        terminal.expect("Error: setting 'history.start' is 'tomorrow': a day from")
         terminal.say("2026-02-03")
         terminal.expect("Alert URLs")
         terminal.say("slack://secret-but-short")

@@ -1,5 +1,6 @@
 """`crypto-assets sql`: answers on a screen and in files, and a prompt that only reads."""
 
+import codecs
 import json
 import os
 import pty
@@ -18,7 +19,6 @@ import duckdb
 import pytest
 
 import crypto_assets
-from crypto_assets.operations.shell import is_whole
 from crypto_assets.warehouse.publishing import publish_run
 from crypto_assets_tests.operations.commands import Done, call, command, spawn
 from crypto_assets_tests.operations.conftest import Demo
@@ -175,6 +175,41 @@ def test_a_file_of_ones_own_is_read_as_a_table(home: Path, tmp_path: Path) -> No
     assert json.loads(done.out) == [{"usd": 2 * price[0]}]
 
 
+@pytest.mark.parametrize("name", ["market_caps", "latest_market", "Latest_Market"])
+def test_a_file_takes_no_name_of_the_warehouse(home: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "mine.csv").write_text("coin_id\nbitcoin\n")
+    told = call("sql", "--home", home, "--with", f"{name}={tmp_path / 'mine.csv'}", "SELECT 1")
+    assert f"the warehouse has a {name} of its own" in told.sentence
+
+
+@pytest.mark.parametrize("end", ["", ";", ";;", "; ; -- ü;", " /* é */ ;"])
+def test_letters_of_other_languages_and_many_semicolons_are_exported(home: Path, end: str) -> None:
+    done = call(
+        "sql", "--home", home, f"SELECT 'Zürich' AS ort, 'é;漢' AS \"ö;\"{end}", "--format", "csv"
+    )
+    assert (done.code, done.out) == (0, "ort,ö;\nZürich,é;漢\n")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "[1.0, 'nan'::DOUBLE]",
+        "{'deep': [{'x': '-inf'::FLOAT}]}",
+        "MAP {'a': 'inf'::DOUBLE}",
+        "'[NaN]'::JSON",
+    ],
+)
+def test_what_json_can_not_hold_within_a_value_is_refused(home: Path, value: str) -> None:
+    told = call("sql", "--home", home, f"SELECT {value} AS v", "--format", "json").sentence
+    assert "JSON can't hold the NaN or infinity within a list or structure" in told
+
+
+def test_a_text_that_only_speaks_of_nan_is_exported_within_a_value(home: Path) -> None:
+    query = """SELECT {'t': 'say \\"NaN\\" or Infinity', 'x': [1.5, NULL]} AS v"""
+    done = call("sql", "--home", home, query, "--format", "json")
+    assert json.loads(done.out) == [{"v": {"t": 'say \\"NaN\\" or Infinity', "x": [1.5, None]}}]
+
+
 # Screen
 
 
@@ -225,6 +260,14 @@ def test_what_looks_like_markup_is_shown_as_it_is(home: Path) -> None:
         (("SET enable_external_access = true",), "SET is no query"),
         (("INSTALL httpfs",), "LOAD is no query"),
         (("CALL enable_logging(storage = 'file', storage_path = 'log')",), "CALL is no query"),
+        (
+            ("FROM enable_logging(storage = 'file', storage_path = 'log')",),
+            "enable_logging() is no",
+        ),
+        (("FROM enable_profiling(save_location = 'p')",), "enable_profiling() is no query"),
+        (("EXPLAIN FROM query('FROM enable_' || 'logging()')",), "query() is no query"),
+        (("PIVOT (FROM disable_logging()) ON a USING count(*)",), "disable_logging() is no query"),
+        (("SELECT 'half \udcc3'",), "the query is no text in UTF-8"),
         (("FROM read_text('/etc/hostname')",), "reads the warehouse only, no files"),
         (("FROM 'https://example.com/a.csv'",), "reads the warehouse only, no files"),
         (("SELECT 1; SELECT 2", "--format", "csv"), "an export is of one query"),
@@ -301,11 +344,13 @@ class Person:
 
     def reads(self, until: str = "sql> ", seconds: float = 30) -> str:
         told, deadline = "", time.monotonic() + seconds
+        # A letter may arrive in two pieces.
+        decoder = codecs.getincrementaldecoder("utf-8")()
         while not told.endswith(until):
             assert time.monotonic() < deadline, told
             if select.select([self._terminal], [], [], 0.1)[0]:
                 try:
-                    told += os.read(self._terminal, 65536).decode()
+                    told += decoder.decode(os.read(self._terminal, 65536))
                 except OSError:  # the other end is closed
                     return told
         return told
@@ -344,6 +389,8 @@ def test_a_person_asks_errs_goes_on_and_leaves(
     assert ";a" in person.types(";\n")
     assert 'syntax error at or near "FORM"' in person.types("FORM x;\n")
     assert "DROP is no query" in person.types("DROP TABLE ranks;\n")
+    assert "é;" in person.types("SELECT 'é;' AS a;\n")
+    assert "öö" in person.types("SELECT 'öö' AS a;\n")
     # Half a statement is let go of.
     person.types("SELECT\n", until="...> ")
     person.types("\x03")
@@ -377,23 +424,3 @@ def test_a_prompt_that_stays_open_sees_the_next_publication(
         )
     publish_run(demo_copy, "run")
     assert "version 1" in person.types(query)
-
-
-@pytest.mark.parametrize(
-    ("text", "is_so"),
-    [
-        ("SELECT 1;", True),
-        ("SELECT 1; -- done", True),
-        ("SELECT 1", False),
-        ("SELECT ';", False),
-        ("SELECT ';'", False),
-        ('SELECT ";', False),
-        ("SELECT 1 -- ;", False),
-        ("SELECT 1 /* ;", False),
-        ("SELECT $$;", False),
-        ("-- ;", False),
-        ("", False),
-    ],
-)
-def test_a_statement_is_whole_at_its_semicolon(text: str, is_so: bool) -> None:
-    assert is_whole(text) is is_so
