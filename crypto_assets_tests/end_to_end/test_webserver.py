@@ -3,9 +3,8 @@
 import os
 import signal
 import subprocess
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
@@ -20,6 +19,7 @@ from crypto_assets import connect
 from crypto_assets.sandbox import Market
 from crypto_assets.tables import TABLES
 from crypto_assets.warehouse.publishing import read_state
+from crypto_assets_tests.end_to_end.platforms import eventually
 from crypto_assets_tests.operations.commands import (
     carrying,
     command,
@@ -62,13 +62,6 @@ class Server:
         answer = requests.post(f"{self.url}/graphql", json=body, timeout=60).json()
         assert "errors" not in answer, answer
         return answer["data"]
-
-
-def eventually(what: str, seconds: float, look_for: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + seconds
-    while not look_for():
-        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
-        time.sleep(0.2)
 
 
 def answers(url: str) -> bool:

@@ -20,6 +20,7 @@ import pytest
 
 import crypto_assets
 from crypto_assets.warehouse.publishing import publish_run
+from crypto_assets_tests.end_to_end.platforms import eventually
 from crypto_assets_tests.operations.commands import Done, call, command, spawn
 from crypto_assets_tests.operations.conftest import Demo
 
@@ -355,6 +356,16 @@ class Person:
                     return told
         return told
 
+    def interrupts(self) -> str:
+        """Press Ctrl-C once the prompt waits, as a person is never too early."""
+        # Between printing the prompt and waiting, Python keeps an interrupt for the next key.
+        eventually("the prompt to wait", 30, lambda: self._state == "S")
+        return self.types("\x03")
+
+    @property
+    def _state(self) -> str:
+        return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
+
     def leaves(self, text: str) -> int:
         """Type the last words and return the exit code."""
         self.types(text, until="never")
@@ -382,7 +393,8 @@ def test_a_person_asks_errs_goes_on_and_leaves(
     assert all(name in tables for name in ("market_caps", "latest_market", "wide_closes(coins)"))
     assert "crypto_assets_views" not in tables
     assert "rank_change_7d" in person.types(".schema latest_market\n")
-    assert "FROM market_on(" in person.types(".schema market_on\n")
+    # However its lines are broken.
+    assert "FROM market_on(" in " ".join(person.types(".schema market_on\n").split())
     assert "there is no zz" in person.types(".schema zz\n")
     assert ".zz is unknown" in person.types(".zz\n")
     person.types("SELECT ';' || 'a' -- not yet;\n", until="...> ")
@@ -393,7 +405,7 @@ def test_a_person_asks_errs_goes_on_and_leaves(
     assert "öö" in person.types("SELECT 'öö' AS a;\n")
     # Half a statement is let go of.
     person.types("SELECT\n", until="...> ")
-    person.types("\x03")
+    person.interrupts()
     assert "42" in person.types("SELECT 6 * 7 AS n;\n")
     assert person.leaves("\x04") == 0
     history = (tmp_path / "person" / ".crypto_assets_history").read_text()
