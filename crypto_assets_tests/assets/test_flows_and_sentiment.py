@@ -35,6 +35,7 @@ def test_weekends_and_holidays_are_known_to_have_no_flows(lab: Lab) -> None:
     assert days == {date(2026, 1, 1), date(2026, 1, 19), date(2026, 2, 16)}
 
 
+@pytest.mark.slow
 def test_a_revised_flow_replaces_the_first_one_and_is_written_down(lab: Lab) -> None:
     lab.at(datetime(2026, 3, 6, 12, 0)).run(["etf_flows"], date(2026, 3, 2), date(2026, 3, 5))
     rule = {"kind": "etf_revised_row", "ticker": "GBTC", "date": "2026-03-03", "value": -27.3}

@@ -82,6 +82,7 @@ def test_a_coin_the_provider_no_longer_knows_holds_up_its_days_for_two_days_only
         )
 
 
+@pytest.mark.slow
 def test_a_second_run_of_closed_hours_makes_no_call(lab: Lab) -> None:
     lab.run(["market_caps", "ohlc_hourly"], YESTERDAY - timedelta(days=2), YESTERDAY)
     lab.server.reset()
@@ -120,6 +121,7 @@ def test_a_coin_that_was_away_all_day_is_healed_after_midnight(lab: Lab) -> None
     assert lab.sql("FROM coverage WHERE table_name = 'ranks' AND date = ?", TODAY)["is_final"][0]
 
 
+@pytest.mark.slow
 def test_coins_that_the_first_snapshot_of_a_day_lacks_stay_tracked(
     tmp_path: Path, market: Market
 ) -> None:
@@ -152,6 +154,7 @@ def test_one_dead_coin_does_not_stop_the_others(tmp_path: Path, market: Market) 
         assert len(final) == 39
 
 
+@pytest.mark.slow
 def test_three_coins_unknown_to_the_provider_are_not_taken_for_an_outage(
     tmp_path: Path, market: Market
 ) -> None:

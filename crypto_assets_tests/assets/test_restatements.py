@@ -148,6 +148,7 @@ def test_a_restated_value_is_traced_to_its_response(lab: Lab) -> None:
     assert repr(row["price_usd"][0].item()).encode() in body
 
 
+@pytest.mark.slow
 def test_what_the_provider_takes_back_is_a_restatement_too(lab: Lab) -> None:
     old = close(lab.market, "bitcoin", DAY)
     restate(lab, "bitcoin", DAY, 1.25)
@@ -161,6 +162,7 @@ def test_what_the_provider_takes_back_is_a_restatement_too(lab: Lab) -> None:
     assert row["first_final_at"][0] < pd.Timestamp(NIGHT)
 
 
+@pytest.mark.slow
 def test_days_downstream_become_stale_and_are_calculated_again(lab: Lab) -> None:
     before = lab.sql("FROM ema_signals WHERE date < ? ORDER BY ALL", DAY)
     pairs = lab.settings.signals.span_pairs

@@ -192,6 +192,7 @@ def test_a_write_that_fails_ends_the_calls(
         assert lab.server.stats()["total"] == ended < 2 * 12 + 2
 
 
+@pytest.mark.slow
 def test_the_raw_store_is_pruned_by_a_run_that_received_answers_and_not_by_looking(
     tmp_path: Path, market: Market
 ) -> None:
@@ -259,6 +260,7 @@ def test_a_hole_taken_from_the_raw_store_is_asked_for_afterwards(lab: Lab) -> No
     assert lab.sql("FROM gaps").empty
 
 
+@pytest.mark.slow
 def test_answers_that_were_refused_are_asked_for_again(lab: Lab) -> None:
     lab.run(["market_caps"], TODAY - 5 * DAY, YESTERDAY)
     lab.run(["ohlc_daily"], TODAY - 5 * DAY, YESTERDAY)

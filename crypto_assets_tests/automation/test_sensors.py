@@ -86,6 +86,7 @@ def test_nothing_is_asked_for_while_everything_is_newer_than_its_inputs(filled: 
     assert "newer than what it is made of" in found.skip_message
 
 
+@pytest.mark.slow
 def test_a_late_mood_asks_for_the_snapshot_of_that_day_alone(filled: Lab) -> None:
     day = date(2026, 3, 3)
     with filled.warehouse.session("a test") as connection:
@@ -100,6 +101,7 @@ def test_a_late_mood_asks_for_the_snapshot_of_that_day_alone(filled: Lab) -> Non
     assert evaluate(filled).run_requests == []
 
 
+@pytest.mark.slow
 def test_a_restated_close_asks_for_all_days_after_it_and_one_run_heals_them(filled: Lab) -> None:
     before = filled.sql("FROM ema_signals WHERE date < '2026-02-25' ORDER BY ALL")
     restate(filled, date(2026, 2, 25))
@@ -126,6 +128,7 @@ def test_a_restated_close_asks_for_all_days_after_it_and_one_run_heals_them(fill
     assert "newer than what it is made of" in evaluate(filled).skip_message
 
 
+@pytest.mark.slow
 def test_a_closed_day_that_only_has_caps_asks_for_what_is_made_of_them(filled: Lab) -> None:
     filled.run(["market_caps"], FIRST - timedelta(days=1))
     tables, first, last = asked(filled)

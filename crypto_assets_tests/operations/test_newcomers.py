@@ -154,6 +154,7 @@ def test_a_plan_without_its_key_says_where_the_key_goes(monkeypatch: pytest.Monk
 # --- files
 
 
+@pytest.mark.slow
 def test_a_file_that_is_no_warehouse_is_told_with_what_to_do(demo_copy: Path) -> None:
     (demo_copy / "warehouse.duckdb").write_bytes(b"my notes, no database\n" * 1000)
     told = call("verify", "--home", demo_copy).sentence
@@ -163,6 +164,7 @@ def test_a_file_that_is_no_warehouse_is_told_with_what_to_do(demo_copy: Path) ->
     assert "FAIL warehouse: can't open" in done.out
 
 
+@pytest.mark.slow
 def test_a_damaged_publication_is_told_with_what_to_do(demo_copy: Path) -> None:
     (demo_copy / "crypto.duckdb").resolve().write_bytes(b"garbage" * 10_000)
     for words in (("sql", "FROM ranks"), ("status",)):

@@ -129,6 +129,7 @@ def test_rows_without_a_value_are_no_plot(table: str) -> None:
     assert PLOTS[table].draw(rows.assign(**dict.fromkeys(set(rows) - keys))) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", PLOTS)
 def test_the_same_rows_are_the_same_bytes_in_any_thread(table: str) -> None:
     rows = rows_of(table, HEADLINE)
@@ -277,6 +278,7 @@ def test_flows_are_summed_by_asset_on_forty_trading_days(
         assert set(own["net_flow_usd"]) == {flow}
 
 
+@pytest.mark.slow
 def test_every_plot_of_a_real_warehouse_is_drawn_through_the_callers_query(week_home: Path) -> None:
     with crypto_assets.connect(week_home) as connection:
 
