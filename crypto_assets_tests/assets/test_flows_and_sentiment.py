@@ -2,6 +2,7 @@ from datetime import date, datetime, timedelta
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from crypto_assets_tests.lab import NOON, Lab
 
