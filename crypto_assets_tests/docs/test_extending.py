@@ -84,7 +84,7 @@ def test_the_new_table_is_materialized_with_its_provenance(home: Path) -> None:
 
 def test_the_new_sources_client_reads_a_served_answer(said: dict[str, str]) -> None:
     (tested,) = [out for command, out in said.items() if "test_defillama" in command]
-    assert re.search(r"\b3 passed", tested)
+    assert re.search(r"\b4 passed", tested)
 
 
 def test_the_new_source_is_in_the_warehouse_as_it_was_told(home: Path, market: Market) -> None:

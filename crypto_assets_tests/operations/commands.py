@@ -88,3 +88,11 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def is_waiting(pid: int) -> bool:
+    """Tell whether a process sleeps, as one that has shown its prompt does until a key is pressed.
+
+    Between showing it and sleeping, Python keeps an interrupt for the next key.
+    """
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"

@@ -3,6 +3,7 @@
 import os
 import pty
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -27,7 +28,8 @@ from crypto_assets.operations.errors import OperationError
 from crypto_assets.operations.settings_files import FileDraft
 from crypto_assets.sandbox import SandboxServer
 from crypto_assets.settings import load_settings
-from crypto_assets_tests.operations.commands import call, command, environment
+from crypto_assets_tests.end_to_end.platforms import eventually
+from crypto_assets_tests.operations.commands import call, command, environment, is_waiting
 from crypto_assets_tests.webhook import open_webhook
 
 KEY = "CG-sandbox-of-init-5b1f"
@@ -429,6 +431,11 @@ class Talk:
         """Type a line."""
         os.write(self.end, text.encode() + b"\n")
 
+    def interrupt(self) -> None:
+        """Press Ctrl-C once the prompt waits, as a person is never too early."""
+        eventually("the prompt to wait", 30, lambda: is_waiting(self.process.pid))
+        os.kill(self.process.pid, signal.SIGINT)
+
     def finish(self) -> int:
         """Read to the end and return the exit code."""
         while self._more():
@@ -437,6 +444,7 @@ class Talk:
 
     def _more(self) -> bool:
         try:
+            assert select.select([self.end], [], [], 60)[0], f"silence after {self.shown!r}"
             read = os.read(self.end, 4096)
         except OSError:  # the other side has closed it
             return False
@@ -565,7 +573,7 @@ def test_ctrl_c_leaves_nothing_behind(folder: Path, at: str) -> None:
             terminal.expect(question)
             if question == at:
                 terminal.expect(":")
-                os.kill(terminal.process.pid, signal.SIGINT)
+                terminal.interrupt()
                 break
             terminal.say(answer)
         assert terminal.finish() == 1

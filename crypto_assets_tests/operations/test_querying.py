@@ -21,7 +21,7 @@ import pytest
 import crypto_assets
 from crypto_assets.warehouse.publishing import publish_run
 from crypto_assets_tests.end_to_end.platforms import eventually
-from crypto_assets_tests.operations.commands import Done, call, command, spawn
+from crypto_assets_tests.operations.commands import Done, call, command, is_waiting, spawn
 from crypto_assets_tests.operations.conftest import Demo
 
 # A value of each kind that some format could lose.
@@ -358,13 +358,8 @@ class Person:
 
     def interrupts(self) -> str:
         """Press Ctrl-C once the prompt waits, as a person is never too early."""
-        # Between printing the prompt and waiting, Python keeps an interrupt for the next key.
-        eventually("the prompt to wait", 30, lambda: self._state == "S")
+        eventually("the prompt to wait", 30, lambda: is_waiting(self.pid))
         return self.types("\x03")
-
-    @property
-    def _state(self) -> str:
-        return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
 
     def leaves(self, text: str) -> int:
         """Type the last words and return the exit code."""
