@@ -157,6 +157,7 @@ def test_a_free_plan_fetches_hours_for_the_headline_coins_and_keeps_true_ones(
         )
 
 
+@pytest.mark.slow
 def test_a_dead_coin_ends_and_its_later_days_are_known_to_have_nothing(lab: Lab) -> None:
     # Until two days have passed, the provider might only be late.
     last = YESTERDAY - timedelta(days=2)

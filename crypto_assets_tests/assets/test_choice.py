@@ -198,6 +198,7 @@ def test_a_final_day_that_does_not_come_again_is_not_missing(lab: Lab) -> None:
     assert lab.sql("FROM gaps").empty
 
 
+@pytest.mark.slow
 def test_days_too_old_for_the_plan_cannot_be_forced_and_it_is_said(
     tmp_path: Path, market: Market
 ) -> None:
@@ -226,6 +227,7 @@ def test_a_coin_that_is_not_tracked_is_named(lab: Lab, table: str) -> None:
     assert calls(lab) == 0
 
 
+@pytest.mark.slow
 def test_a_forced_run_beyond_the_month_is_refused_before_its_first_call(
     tmp_path: Path, filled: Path, market: Market
 ) -> None:

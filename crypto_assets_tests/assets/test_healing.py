@@ -47,6 +47,7 @@ def test_a_hole_that_later_days_have_passed_is_not_asked_for_again(lab: Lab) -> 
     assert lab.server.stats()["total"] == 0
 
 
+@pytest.mark.slow
 def test_a_provider_stuck_for_days_is_not_taken_for_coins_without_data(lab: Lab) -> None:
     days = [YESTERDAY - timedelta(days=n) for n in range(4)]
     lab.server.faults.add(*({"kind": "missing_day", "date": str(day)} for day in days))
@@ -180,6 +181,7 @@ def test_the_first_snapshot_after_midnight_is_the_close_and_a_second_changes_not
     assert lab.sql("FROM restatements").empty
 
 
+@pytest.mark.slow
 def test_a_day_that_lacks_hours_is_not_settled(lab: Lab) -> None:
     lab.run(["ohlc_hourly"], YESTERDAY)
     with lab.warehouse.session("a hole") as connection:

@@ -115,6 +115,7 @@ def test_the_tracked_set_of_a_day_stays_when_ranks_move_later_that_day(lab: Lab)
     assert set(lab.sql("SELECT coin_id FROM market_caps")["coin_id"]) == morning
 
 
+@pytest.mark.slow
 def test_a_second_run_of_closed_days_makes_no_call(lab: Lab) -> None:
     first = YESTERDAY - timedelta(days=20)
     lab.run(["market_caps"], first, YESTERDAY)

@@ -112,6 +112,7 @@ def test_a_restated_close_is_written_logged_and_known_before_and_after(lab: Lab)
     assert [problem.split(":")[0] for problem in problems(lab)] == ["ranks", "ema_signals"]
 
 
+@pytest.mark.slow
 def test_a_restated_candle_is_logged_value_by_value(lab: Lab) -> None:
     restate(lab, "ethereum", DAY, 0.5)
     assert recheck(lab.at(NIGHT)).success
@@ -265,6 +266,7 @@ def test_a_day_that_does_not_come_again_is_not_missing(lab: Lab) -> None:
     same(before, everything(lab))
 
 
+@pytest.mark.slow
 def test_a_coin_the_provider_no_longer_knows_keeps_its_rows_and_has_no_gaps(lab: Lab) -> None:
     lab.server.faults.add({"kind": "vanish", "coin_id": "cardano"})
     before = everything(lab)
@@ -391,6 +393,7 @@ def test_a_rebuilt_warehouse_is_equal_and_knows_the_same_history(lab: Lab, tmp_p
     assert problems(lab) == []
 
 
+@pytest.mark.slow
 def test_a_fund_that_was_renamed_is_told_under_its_old_name_before_that(
     tmp_path: Path, market: Market
 ) -> None:

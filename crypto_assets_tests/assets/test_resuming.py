@@ -101,6 +101,7 @@ def test_hours_later_only_the_universe_is_asked_for(tmp_path: Path, market: Mark
         assert_same(before, content(lab))
 
 
+@pytest.mark.slow
 def test_an_interrupted_fill_goes_on_where_it_stopped(
     tmp_path: Path, market: Market, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,6 +129,7 @@ def test_an_interrupted_fill_goes_on_where_it_stopped(
         assert row["price_usd"].item() == market.price("bitcoin", datetime(2026, 3, 10))
 
 
+@pytest.mark.slow
 def test_a_first_fill_that_is_interrupted_knows_its_whole_universe(
     tmp_path: Path, market: Market, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,6 +164,7 @@ def test_a_first_fill_that_is_interrupted_knows_its_whole_universe(
         assert lab.sql("FROM gaps").empty
 
 
+@pytest.mark.slow
 def test_a_write_that_fails_ends_the_calls(
     tmp_path: Path, market: Market, monkeypatch: pytest.MonkeyPatch
 ) -> None:

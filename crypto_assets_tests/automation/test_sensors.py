@@ -186,6 +186,7 @@ def test_a_warehouse_in_use_is_skipped_with_who_uses_it(filled: Lab) -> None:
     assert evaluate(filled).run_requests
 
 
+@pytest.mark.slow
 def test_days_without_any_market_cap_do_not_ask_for_ever(filled: Lab) -> None:
     day = date(2026, 3, 5)
     with filled.warehouse.session("a test") as connection:

@@ -95,6 +95,7 @@ def write_settings(lab: Lab) -> None:
     (lab.home / "crypto_assets.yaml").write_text(yaml.safe_dump(tree))
 
 
+@pytest.mark.slow
 def test_status_says_what_withholds_the_publication(lab: Lab) -> None:
     day = date(2026, 3, 9)
     lab.run(["etf_flows"], day)
