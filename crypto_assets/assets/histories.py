@@ -66,14 +66,13 @@ class Filling:
 class Needed:
     """What has to be asked for: requests, and days that the plan does not reach, by coin.
 
-    `again` are days that are final and asked for all the same; of `too_old` ones that was wanted.
+    `again` are days that are final and asked for all the same.
     """
 
     requests: list[Request] = field(default_factory=list)
     known: Mapping[str, KnownDays] = field(default_factory=dict)
     unreachable: Mapping[str, list[date]] = field(default_factory=dict)
     again: Mapping[str, frozenset[date]] = field(default_factory=dict)
-    too_old: int = 0
 
     def only(self, coins: Collection[str]) -> "Needed":
         """Return what of it is to be asked for some coins."""
@@ -143,7 +142,6 @@ def _requested(
         known,
         {coin: of_coin for coin, of_coin in unreachable.items() if of_coin},
         again,
-        sum(day < oldest for of_coin in again.values() for day in of_coin),
     )
 
 
@@ -165,29 +163,31 @@ def fetch_histories(
     ask_for = needed(platform, tracked, table, now, choice)
     asked = ask_for.only(coins)
     in_time = tuple(intervals(day for day, t in tracked.items() if t.is_point_in_time))
-    told = _Teller(platform, filling, now, in_time, platform.recheck_on is not None)
+    told = _Teller(platform, filling, now, in_time, platform.recheck_on is not None, asked.again)
     if ask_for.unreachable:
         yield told.unreachable(ask_for.unreachable)
-    _tell_too_old(platform, table, asked)
-    is_in_parts = len(list(_slices(asked.requests, table.rows_a_day))) > 1
-    if is_in_parts or len(asked.requests) < len(ask_for.requests):
+    _tell_too_old(platform, table, now, asked)
+    slices = list(_slices(asked.requests, table.rows_a_day))
+    if len(slices) > 1 or len(asked.requests) < len(ask_for.requests):
         # A day must not look whole while some of its coins were not asked for; and the stored
         # coins of a day in market_caps are its universe.
         yield told.not_asked_yet(ask_for)
     failed: dict[str, ProviderError] = {}
-    yield from _answers(told, asked, failed)
+    yield from _answers(told, asked.known, slices, failed)
     fail_if_too_much_missing(
         table.name, failed, len(coins), platform.settings.fetch.max_missing_share
     )
 
 
-def _tell_too_old(platform: Platform, table: Table, asked: Needed) -> None:
+def _tell_too_old(platform: Platform, table: Table, now: datetime, asked: Needed) -> None:
     """Say how many of the forced days are beyond the plan. Raises where that is all of them."""
-    if not asked.too_old:
-        return
     plan = platform.plan
+    oldest = routes.reachable_from(table.name, plan, now)
+    too_old = sum(day < oldest for of_coin in asked.again.values() for day in of_coin)
+    if not too_old:
+        return
     told = (
-        f"{table.name}: {asked.too_old} final days of coins are older than the {plan.history_days} "
+        f"{table.name}: {too_old} final days of coins are older than the {plan.history_days} "
         f"days of the plan '{plan.name}' and can't be asked for again; they stay as they are"
     )
     if not asked.requests:
@@ -195,20 +195,24 @@ def _tell_too_old(platform: Platform, table: Table, asked: Needed) -> None:
     platform.tell(told)
 
 
-def _answers(told: "_Teller", ask_for: Needed, failed: dict[str, ProviderError]) -> Iterator[Batch]:
+def _answers(
+    told: "_Teller",
+    known: Mapping[str, KnownDays],
+    slices: Sequence[Sequence[Request]],
+    failed: dict[str, ProviderError],
+) -> Iterator[Batch]:
     """Yield what came of the requests, a slice at a time; who failed is added to `failed`."""
     platform, table = told.platform, told.filling.table
-    fresh, told = _fresh(table, told.now), replace(told, again=ask_for.again)
-    slices = list(_slices(ask_for.requests, table.rows_a_day))
+    fresh = _fresh(table, told.now)
 
     def fetch(request: Request) -> list[Answer]:
-        known = ask_for.known[request.coin]
+        of_coin = known[request.coin]
         return [
-            (call, ask(platform.resuming(fresh, _of_call(known, call)), request.coin, call))
+            (call, ask(platform.resuming(fresh, _of_call(of_coin, call)), request.coin, call))
             for call in request.calls
         ]
 
-    meter = platform.meter(table.name, len(ask_for.requests)) if slices else None
+    meter = platform.meter(table.name, sum(map(len, slices))) if slices else None
     with closing(fetch_slices(slices, fetch, platform.threads, meter)) as outcomes:
         for requests, outcome in zip(slices, outcomes, strict=True):
             # A coin the provider does not know is that coin's end, not a failure to fetch.
@@ -274,7 +278,7 @@ class _Teller:
     now: datetime
     in_time: tuple[tuple[date, date], ...]
     is_recheck: bool
-    again: Mapping[str, frozenset[date]] = field(default_factory=dict)
+    again: Mapping[str, frozenset[date]]
 
     def unreachable(self, by_coin: Mapping[str, list[date]]) -> Batch:
         plan = self.platform.plan

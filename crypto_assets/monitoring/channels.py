@@ -31,6 +31,10 @@ class Channel:
                 service.notify(body=body, title=title, notify_type=kind, body_format="markdown")
             )
 
+    def try_out(self) -> bool:
+        """Send a test message; tell whether the channel took it."""
+        return self.send("crypto_assets: a test", "Alerts of this home arrive here.", "info")
+
     @property
     def is_understood(self) -> bool:
         """Whether the URL is one of a service that apprise knows, and holds what that needs."""

@@ -27,7 +27,7 @@ from crypto_assets.monitoring.runs import LAPSING, RunState, failed_jobs, unfini
 from crypto_assets.providers.coingecko import PROVIDER
 from crypto_assets.settings import Settings
 from crypto_assets.warehouse import publishing
-from crypto_assets.warehouse.errors import WarehouseError
+from crypto_assets.warehouse.errors import WarehouseError, reason_of
 from crypto_assets.warehouse.reading import connect
 
 TWO_DAEMONS = "two_daemons"
@@ -125,7 +125,7 @@ def examine(
             health.freshness.update(freshness(connection, settings, now))
             found = findings(connection, now.date()) if known_findings is None else known_findings
     except duckdb.Error as error:
-        reason = str(error).splitlines()[0]
+        reason = reason_of(error)
         raise WarehouseError(
             f"can't read the newest publication of {home} ({reason}): run 'crypto-assets verify'"
         ) from None

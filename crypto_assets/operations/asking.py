@@ -198,7 +198,7 @@ def _tried(urls: tuple[SecretStr, ...]) -> bool:
         return True
     all_took = True
     for channel in channels(urls):
-        took = channel.send("crypto_assets: a test", "Alerts of this home arrive here.", "info")
+        took = channel.try_out()
         click.echo(f"{channel.name}: {'sent' if took else 'not sent: check URL and network'}")
         all_took = all_took and took
     return all_took

@@ -9,7 +9,7 @@ import duckdb
 
 from crypto_assets.warehouse.backups import restore
 from crypto_assets.warehouse.comparing import Difference, compare
-from crypto_assets.warehouse.errors import WarehouseError
+from crypto_assets.warehouse.errors import WarehouseError, reason_of
 from crypto_assets.warehouse.publishing import LINK_NAME
 from crypto_assets.warehouse.sqls import literal
 from crypto_assets.warehouse.warehouse import FILE_NAME
@@ -24,12 +24,12 @@ def differences(a: str, b: str) -> list[Difference]:
             try:
                 connection.execute(f"ATTACH {literal(str(path))} AS {name} (READ_ONLY)")
             except duckdb.Error as error:
-                reason = str(error).splitlines()[0]
+                reason = reason_of(error)
                 raise WarehouseError(f"can't read {path} ({reason})") from None
         try:
             return compare(connection)
         except duckdb.Error as error:
-            reason = str(error).splitlines()[0]
+            reason = reason_of(error)
             raise WarehouseError(
                 f"can't compare {a} with {b} ({reason}): one of them is no warehouse, or of "
                 "another version; let this program open both, or restore a backup of it"

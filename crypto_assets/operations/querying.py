@@ -21,6 +21,7 @@ import duckdb
 
 from crypto_assets.operations.errors import OperationError
 from crypto_assets.operations.sql_text import alone, changing_calls
+from crypto_assets.warehouse.errors import reason_of
 from crypto_assets.warehouse.publishing import LINK_NAME
 from crypto_assets.warehouse.reading import connect
 from crypto_assets.warehouse.session import quoted
@@ -225,7 +226,7 @@ def _load(connection: duckdb.DuckDBPyConnection, name: str, file: Path) -> None:
             f"CREATE TEMP TABLE {quoted(name)} AS FROM {reads}({literal(str(file))})"
         )
     except duckdb.Error as error:
-        raise QueryError(f"can't read {file} as {name} ({_first_line(error)})") from None
+        raise QueryError(f"can't read {file} as {name} ({reason_of(error)})") from None
 
 
 def _published(connection: duckdb.DuckDBPyConnection) -> set[str]:
@@ -291,7 +292,7 @@ def _stoppable(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
 
 
 def _sentence(error: duckdb.Error) -> str:
-    said = _first_line(error).rstrip("!")
+    said = reason_of(error).rstrip("!")
     if _NO_JSON in said:
         return _NO_JSON
     lines = str(error).splitlines()
@@ -316,7 +317,3 @@ def _sentence(error: duckdb.Error) -> str:
         return f"{said}: {near}" if near else said
     where = next((line for line in lines if line.startswith("LINE ")), "")
     return f"{said} ({where.strip()})" if where else said
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]

@@ -20,7 +20,7 @@ from crypto_assets.providers.raw import Delivery, NotStoredError
 from crypto_assets.settings import Settings
 from crypto_assets.tables import TABLES, Table
 from crypto_assets.warehouse import contents
-from crypto_assets.warehouse.errors import ContractViolationError, WarehouseError
+from crypto_assets.warehouse.errors import ContractViolationError, WarehouseError, reason_of
 from crypto_assets.warehouse.publishing import is_behind, publish_run
 from crypto_assets.warehouse.schema import ensure_schema
 from crypto_assets.warehouse.session import connect, quoted, warehouse_lock
@@ -134,7 +134,7 @@ def _write_again(
         return "its responses were pruned"
     except (ProviderError, ContractViolationError) as error:
         # Then as now: such rows were refused when they came, too.
-        return str(error).splitlines()[0]
+        return reason_of(error)
     return None
 
 
@@ -171,7 +171,7 @@ def _attach(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
         connection.execute(f"ATTACH {literal(str(path))} AS before (READ_ONLY)")
     except (WarehouseError, duckdb.Error) as error:
         raise OperationError(
-            f"can't compare with {path} ({str(error).splitlines()[0]}): if it is damaged, move it "
+            f"can't compare with {path} ({reason_of(error)}): if it is damaged, move it "
             "away and rebuild again; nothing was changed"
         ) from None
 

@@ -80,16 +80,16 @@ class Shell:
             if not said and line.strip().startswith("."):
                 if line.split()[0].rstrip(";") in (".quit", ".exit"):
                     return
-                self._attempt(lambda line=line: self._command(line))  # type: ignore[misc]
+                self._attempt(self._command, line)
                 continue
             said = f"{said}{line}\n" if said or line.strip() else ""
             if is_whole(said):
-                self._attempt(lambda said=said: self._ask(said))  # type: ignore[misc]
+                self._attempt(self._ask, said)
                 said = ""
 
-    def _attempt(self, action: Callable[[], None]) -> None:
+    def _attempt(self, action: Callable[[str], None], words: str) -> None:
         try:
-            action()
+            action(words)
         except (OperationError, WarehouseError) as error:
             self._tell(str(error))
         except KeyboardInterrupt:

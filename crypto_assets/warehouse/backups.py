@@ -19,7 +19,7 @@ import duckdb
 
 from crypto_assets.periods import wall_now
 from crypto_assets.warehouse import migrations
-from crypto_assets.warehouse.errors import WarehouseError
+from crypto_assets.warehouse.errors import WarehouseError, reason_of
 from crypto_assets.warehouse.manifests import (
     MANIFEST,
     BackedUp,
@@ -283,7 +283,7 @@ def _explained(doing: str) -> Iterator[None]:
     except WarehouseError:
         raise
     except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = reason_of(error)
         raise WarehouseError(
             masked(f"can't {doing} ({reason}): make room or the place writable, and try again")
         ) from None

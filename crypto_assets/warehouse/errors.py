@@ -27,3 +27,8 @@ class ContractViolationError(WarehouseError):
 
 class WarehouseInUseError(WarehouseError):
     """Somebody else has had the file open for longer than was to be waited."""
+
+
+def reason_of(error: BaseException) -> str:
+    """Return the first line of what an error says, or its name where it says nothing."""
+    return (str(error) or type(error).__name__).splitlines()[0]

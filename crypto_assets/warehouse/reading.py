@@ -5,7 +5,7 @@ from pathlib import Path
 
 import duckdb
 
-from crypto_assets.warehouse.errors import WarehouseError
+from crypto_assets.warehouse.errors import WarehouseError, reason_of
 from crypto_assets.warehouse.publishing import LINK_NAME
 
 
@@ -33,7 +33,7 @@ def connect(home: Path | str | None = None) -> duckdb.DuckDBPyConnection:
                     f"nothing has been published in {Path(home).absolute()} yet: run "
                     "'crypto-assets demo' or 'crypto-assets refresh', or name another home"
                 ) from None
-            reason = str(error).splitlines()[0]
+            reason = reason_of(error)
             raise WarehouseError(
                 f"can't read {version} ({reason}): move it away, and 'crypto-assets rebuild' or "
                 "the next run that changes anything publishes another"

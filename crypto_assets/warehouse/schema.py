@@ -14,7 +14,7 @@ from crypto_assets.periods import wall_now
 from crypto_assets.tables import TABLES, Table, partitioned
 from crypto_assets.warehouse import contents, migrations, views
 from crypto_assets.warehouse.beside import BESIDE_DESCRIPTIONS
-from crypto_assets.warehouse.errors import WarehouseError
+from crypto_assets.warehouse.errors import WarehouseError, reason_of
 from crypto_assets.warehouse.gaps import gap_days_sql
 from crypto_assets.warehouse.session import quoted, transaction
 from crypto_assets.warehouse.sqls import day_of, literal
@@ -166,7 +166,7 @@ def _describe(connection: duckdb.DuckDBPyConnection, existing: Columns, is_due: 
         try:
             connection.execute(statement)
         except duckdb.CatalogException as error:
-            reason = str(error).splitlines()[0]
+            reason = reason_of(error)
             raise WarehouseError(
                 f"can't make the views of this warehouse ({reason}): rename what has the name of "
                 "one of them; no row was changed"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import duckdb
 
-from crypto_assets.warehouse.errors import WarehouseError, WarehouseInUseError
+from crypto_assets.warehouse.errors import WarehouseError, WarehouseInUseError, reason_of
 from crypto_assets.warehouse.queueing import TooLongError, turn
 
 LOCK_TIMEOUT_SECONDS = 300.0
@@ -45,7 +45,7 @@ def _told(path: Path) -> Iterator[None]:
     try:
         yield
     except (duckdb.IOException, duckdb.OutOfMemoryException, duckdb.TransactionException) as error:
-        reason = str(error).splitlines()[0]
+        reason = reason_of(error)
         raise WarehouseError(
             f"can't write {path} ({reason}): make room on the disk or the file writable; what was "
             "committed is whole, the next run goes on"
@@ -111,7 +111,7 @@ def connect(path: Path) -> duckdb.DuckDBPyConnection:
     try:
         connection = duckdb.connect(str(path))
     except duckdb.Error as error:
-        reason = str(error).splitlines()[0]
+        reason = reason_of(error)
         raise WarehouseError(
             f"can't open {path} ({reason}): {_mending(reason)}; nothing was changed"
         ) from None

@@ -6,7 +6,7 @@ counting rows, and only with a final close: a value seen during a day is no clos
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from crypto_assets.tables import (
     COIN_LIST,
@@ -63,6 +63,11 @@ def _of(table: Table, *names: str) -> Iterator[Column]:
     yield from (table.column(name) for name in names)
 
 
+def _if_known(table: Table, *names: str) -> Iterator[Column]:
+    """Columns of a table that may have no row for the key."""
+    yield from (replace(column, nullable=True) for column in _of(table, *names))
+
+
 def _plain(name: str, kind: ColumnType, description: str, *, nullable: bool = False) -> Column:
     return Column(name, kind, description, nullable=nullable)
 
@@ -113,8 +118,7 @@ LATEST_MARKET = View(
     "begun to be stored: then prices are the newest seen, changes are so far, is_final is false.",
     columns=(
         *_of(MARKET_CAPS, "date", "coin_id"),
-        Column("symbol", "VARCHAR", COIN_LIST.column("symbol").description, nullable=True),
-        Column("name", "VARCHAR", COIN_LIST.column("name").description, nullable=True),
+        *_if_known(COIN_LIST, "symbol", "name"),
         Column(
             "market_cap_rank",
             "INTEGER",
@@ -191,7 +195,7 @@ CURRENT_SIGNALS = View(
     "is left out: until its close a cross can undo itself.",
     columns=(
         *_of(EMA_SIGNALS, "date", "coin_id"),
-        Column("symbol", "VARCHAR", COIN_LIST.column("symbol").description, nullable=True),
+        *_if_known(COIN_LIST, "symbol"),
         *_of(
             EMA_SIGNALS,
             *("fast_span", "slow_span", "price_usd", "ema_fast", "ema_slow"),

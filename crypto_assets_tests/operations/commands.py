@@ -95,4 +95,14 @@ def is_waiting(pid: int) -> bool:
 
     Between showing it and sleeping, Python keeps an interrupt for the next key.
     """
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+    return _stat(pid)[0] == "S"
+
+
+def ticks_used(pid: int) -> int:
+    """How much of the processors a process has used, in hundredths of a second."""
+    return sum(map(int, _stat(pid)[11:13]))
+
+
+def _stat(pid: int) -> list[str]:
+    # What follows the program's name, which may hold anything.
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

@@ -21,7 +21,14 @@ import pytest
 import crypto_assets
 from crypto_assets.warehouse.publishing import publish_run
 from crypto_assets_tests.end_to_end.platforms import eventually
-from crypto_assets_tests.operations.commands import Done, call, command, is_waiting, spawn
+from crypto_assets_tests.operations.commands import (
+    Done,
+    call,
+    command,
+    is_waiting,
+    spawn,
+    ticks_used,
+)
 from crypto_assets_tests.operations.conftest import Demo
 
 # A value of each kind that some format could lose.
@@ -410,8 +417,9 @@ def test_a_person_asks_errs_goes_on_and_leaves(
 def test_a_running_query_is_stopped_and_the_prompt_stays(person: Person) -> None:
     person.reads()
     endless = "SELECT sum(hash(a.range, b.range)) FROM range(10000000) a, range(100000) b;\n"
+    before = ticks_used(person.pid)
     person.types(endless, until="b;\r\n")
-    time.sleep(1)
+    eventually("the query to run", 30, lambda: ticks_used(person.pid) > before + 50)
     assert "stopped" in person.types("\x03")
     for n in range(3):
         assert str(n * 1111) in person.types(f"SELECT {n} * 1111 AS n;\n")
