@@ -259,7 +259,7 @@ def test_the_instance_settings_at_the_top_are_those_the_package_ships(tmp_path: 
     shipped = (TOP / "crypto_assets/operations/dagster.yaml").read_text()
     assert (TOP / "dagster.yaml").read_text() == shipped
     tree = yaml.safe_load(shipped)
-    tree["storage"]["sqlite"]["base_dir"] = str(tmp_path / "dagster")
+    tree["storage"]["custom"]["config"]["base_dir"] = str(tmp_path / "dagster")
     tree["compute_logs"]["config"]["base_dir"] = str(tmp_path / "logs")
     (tmp_path / "dagster.yaml").write_text(yaml.safe_dump(tree))
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:

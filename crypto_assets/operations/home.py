@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from datetime import datetime, timedelta
 from importlib.resources import files
 from pathlib import Path
@@ -20,7 +21,7 @@ DEMO_SEED = 7
 STORAGE_NAME = "dagster_storage.yaml"
 """A file in the home that says where Dagster keeps its history, if not in files of the home."""
 
-_IN_FILES = "storage:\n  sqlite:\n    base_dir: data/dagster\n"
+_STORAGE = re.compile(r"^storage:\n(?: .*\n)+", re.MULTILINE)
 # Before this time of day the histories of the day that just ended are not out yet.
 _ALL_READY_AFTER = timedelta(hours=1)
 
@@ -31,7 +32,8 @@ def prepare(settings: Settings) -> Path:
     template = files("crypto_assets.operations").joinpath("dagster.yaml").read_text("utf-8")
     try:
         home.mkdir(parents=True, exist_ok=True)
-        template = template.replace(_IN_FILES, _own_storage(home) or _IN_FILES)
+        if own := _own_storage(home):
+            template = _STORAGE.sub(lambda _: own, template)
         for folder in ("dagster", "logs"):
             # A path may hold what YAML would take for syntax; JSON quotes for both.
             template = template.replace(
@@ -76,13 +78,18 @@ def refuse_impossible(home: Path) -> None:
         raise _not_writable(home, PermissionError(0, f"{existing} is not writable"))
 
 
+def environment_of(home: Path) -> dict[str, str]:
+    """Return what Dagster reads from the environment, here and in processes that are started."""
+    # The events of a range come together then, and are stored at once (see `history`).
+    return {"DAGSTER_HOME": str(home), "DAGSTER_EVENT_BATCH_SIZE": "1000"}
+
+
 def open_instance(settings: Settings) -> "dg.DagsterInstance":
     """Return Dagster's persistent instance of the home."""
     import dagster as dg
 
     home = prepare(settings)
-    # Dagster's own configuration reads it, and so do processes we start.
-    os.environ["DAGSTER_HOME"] = str(home)
+    os.environ |= environment_of(home)
     return dg.DagsterInstance.from_config(str(home))
 
 

@@ -58,7 +58,7 @@ def serve(settings: Settings, lock: IO[str], host: str, port: int) -> int:
     """
     folder = home.prepare(settings)
     home.found_history(settings)
-    environment = os.environ | {"DAGSTER_HOME": str(folder), "CRYPTO_ASSETS_HOME": str(folder)}
+    environment = os.environ | home.environment_of(folder) | {"CRYPTO_ASSETS_HOME": str(folder)}
     programs = (
         ("dagster-webserver", *_CODE, "-h", host, "-p", str(port)),
         ("dagster-daemon", "run", *_CODE),

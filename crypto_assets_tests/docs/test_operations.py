@@ -125,7 +125,7 @@ def test_dagster_loads_the_storage_of_the_page(
     text, tree = yaml_with("storage")
     settings = validated({"home": tmp_path / "home"})
     before = yaml.safe_load((homes.prepare(settings) / "dagster.yaml").read_text())
-    assert before["storage"] == {"sqlite": {"base_dir": str(settings.home / "dagster")}}
+    assert before["storage"]["custom"]["config"] == {"base_dir": str(settings.home / "dagster")}
     (settings.home / homes.STORAGE_NAME).write_text(text)
     after = yaml.safe_load((homes.prepare(settings) / "dagster.yaml").read_text())
     assert after == before | tree
