@@ -18,7 +18,7 @@ import duckdb
 from crypto_assets.assets.days import asked_days
 from crypto_assets.assets.lineage import column_lineage
 from crypto_assets.assets.platform import Platform
-from crypto_assets.plots import PLOTS, plot
+from crypto_assets.plots import PLOTS
 from crypto_assets.tables import MARKET_CAPS, Table
 from crypto_assets.warehouse.io_manager import Made, Telling, Told
 from crypto_assets.warehouse.session import quoted
@@ -34,7 +34,7 @@ def telling(table: Table, make: Callable[..., Made]) -> Callable[..., Any]:
     def asset(*args: Any, **kwargs: Any) -> dg.MaterializeResult[Telling]:
         days = asked_days(args[0]) if table.time_column else None
         account = _Account(table, kwargs["platform"], days)
-        return dg.MaterializeResult(value=Telling(make(*args, **kwargs), account.told))
+        return dg.MaterializeResult(value=Telling(make(*args, **kwargs), account.look))
 
     # Dagster reads what a function returns from its annotation.
     asset.__annotations__["return"] = dg.MaterializeResult[Telling]
@@ -56,40 +56,47 @@ class _Account:
         self._calls_before = platform.calls
         self._credits_before = platform.credits
 
-    def told(self) -> Told:
-        """Return the figures, and for the last partition the plot and where columns come from."""
-        figures: dict[str, Any] = {
+    def look(self, connection: duckdb.DuckDBPyConnection) -> Callable[[], Told]:
+        """Read what is stored, and return what makes figures and a picture of it."""
+        figures = {
             "duration_seconds": round(time.monotonic() - self._began, 3),
             "calls": self._platform.calls - self._calls_before,
             "credits": self._platform.credits - self._credits_before,
+            **_stored(connection, self._table, self._days),
         }
-        with self._platform.warehouse.session(self._purpose) as connection:
-            figures |= _stored(connection, self._table, self._days)
-        once = self._plot(self._days[1]) if self._days else {}
+        drawing = self._drawing(connection, self._days[1]) if self._days else None
+        return functools.partial(self._told, figures, drawing)
+
+    def _told(self, figures: dict[str, Any], drawing: "Callable[[], bytes | None] | None") -> Told:
+        """Return the figures, and for the last partition the plot and where columns come from."""
+        once = _picture(PLOTS[self._table.name].alt, drawing) if drawing else {}
         lineage = column_lineage(self._table.name)
         if lineage:
             once["dagster/column_lineage"] = lineage
         return Told(figures, once)
 
-    @property
-    def _purpose(self) -> str:
-        return f"telling of {self._table.name}"
-
-    def _plot(self, last: date) -> dict[str, Any]:
-        # Drawing takes longer than reading, and others wait for the file meanwhile.
-        query = functools.partial(self._platform.warehouse.query, purpose=self._purpose)
+    def _drawing(
+        self, connection: duckdb.DuckDBPyConnection, last: date
+    ) -> "Callable[[], bytes | None] | None":
+        """Read what is drawn; drawing takes longer, and others wait for the file meanwhile."""
+        plot = PLOTS.get(self._table.name)
+        if plot is None:
+            return None
         last = min(last, self._platform.clock.today())
-        headline = self._platform.settings.universe.headline
-        try:
-            drawn = plot(self._table.name, query, last, headline)
-        except Exception as error:
-            # The rows are stored: a picture of them is not worth a failed run.
-            return {"plot": f"could not be drawn: {error}"}
-        if drawn is None:
-            return {}
-        picture = base64.b64encode(drawn).decode()
-        alt = PLOTS[self._table.name].alt
-        return {"plot": dg.MetadataValue.md(f"![{alt}](data:image/png;base64,{picture})")}
+        values = plot.parameters(last, self._platform.settings.universe.headline)
+        return functools.partial(plot.draw, connection.execute(plot.sql, values).fetchdf())
+
+
+def _picture(alt: str, drawing: Callable[[], bytes | None]) -> dict[str, Any]:
+    try:
+        drawn = drawing()
+    except Exception as error:
+        # The rows are stored: a picture of them is not worth a failed run.
+        return {"plot": f"could not be drawn: {error}"}
+    if drawn is None:
+        return {}
+    picture = base64.b64encode(drawn).decode()
+    return {"plot": dg.MetadataValue.md(f"![{alt}](data:image/png;base64,{picture})")}
 
 
 def _stored(

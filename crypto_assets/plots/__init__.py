@@ -16,7 +16,7 @@ from crypto_assets.plots import candles, flows, paper, ranks, sentiment, trends
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["PLOTS", "Plot", "plot"]
+__all__ = ["PLOTS", "Plot"]
 
 
 @dataclass(frozen=True)
@@ -105,19 +105,3 @@ PLOTS: Mapping[str, Plot] = {
         _FEAR_GREED, sentiment.fear_greed, "Fear & Greed index of the last 180 days with its bands"
     ),
 }
-
-
-def plot(
-    table_name: str,
-    query: Callable[[str, Mapping[str, object]], pd.DataFrame],
-    last_day: date,
-    headline: Sequence[str],
-) -> bytes | None:
-    """Return the PNG of a table as of a day, or None where there is nothing to draw.
-
-    `query` runs SQL with named parameters and returns its rows. Raises whatever it raises.
-    """
-    drawn = PLOTS.get(table_name)
-    if drawn is None:
-        return None
-    return drawn.draw(query(drawn.sql, drawn.parameters(last_day, headline)))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import duckdb
 import pandas as pd
 from dagster_duckdb_pandas import DuckDBPandasIOManager
 from pydantic import Field
@@ -18,7 +19,7 @@ from pydantic import Field
 from crypto_assets.periods import wall_now
 from crypto_assets.tables import TABLES
 from crypto_assets.warehouse import publishing
-from crypto_assets.warehouse.contents import Contents, DayContent
+from crypto_assets.warehouse.contents import Contents, DayContent, contents
 from crypto_assets.warehouse.schema import Identity
 from crypto_assets.warehouse.session import quoted
 from crypto_assets.warehouse.sqls import within
@@ -45,10 +46,13 @@ class Told:
 
 @dataclass(frozen=True)
 class Telling:
-    """What an asset returned, and what it tells once that is stored."""
+    """What an asset returned, and how to look at what is stored of it and then tell of that.
+
+    What `look` returns is called when others may use the file again.
+    """
 
     made: Made
-    tell: Callable[[], Told]
+    look: Callable[[duckdb.DuckDBPyConnection], Callable[[], Told]]
 
 
 class WarehouseIOManager(DuckDBPandasIOManager):
@@ -103,8 +107,10 @@ class _WarehouseIO(dg.IOManager):
         with _batches(obj.made if isinstance(obj, Telling) else obj) as batches:
             for batch in batches:
                 report.add(self._warehouse.write(batch, to))
-        told = obj.tell() if isinstance(obj, Telling) else Told()
-        _tell(context, report, self._warehouse.contents(to), told)
+        with self._warehouse.session(f"run {to.run_id} counting {table.name}") as connection:
+            stored = contents(connection, table, days)
+            tell = obj.look(connection) if isinstance(obj, Telling) else Told
+        _tell(context, report, stored, tell())
 
     def load_input(self, context: dg.InputContext) -> pd.DataFrame:
         table = TABLES[context.asset_key.path[-1]]

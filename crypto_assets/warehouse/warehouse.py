@@ -13,7 +13,6 @@ import duckdb
 import pandas as pd
 
 from crypto_assets.settings import Settings
-from crypto_assets.warehouse.contents import Contents, contents
 from crypto_assets.warehouse.schema import Identity, ensure_schema
 from crypto_assets.warehouse.session import LOCK_TIMEOUT_SECONDS, open_warehouse
 from crypto_assets.warehouse.writer import Batch, Write, WriteReport, write
@@ -67,8 +66,3 @@ class Warehouse:
         """Store a batch in one transaction, or nothing of it."""
         with self.session(f"run {to.run_id} writing {to.table.name}") as connection:
             return write(connection, batch, to)
-
-    def contents(self, to: Write) -> Contents:
-        """Return what is stored of the table and days of a write."""
-        with self.session(f"run {to.run_id} counting {to.table.name}") as connection:
-            return contents(connection, to.table, to.days)

@@ -13,9 +13,9 @@ import dagster as dg
 import pytest
 from PIL import Image
 
-from crypto_assets.assets import telling
 from crypto_assets.assets.lineage import COLUMN_INPUTS
 from crypto_assets.definitions import build_definitions
+from crypto_assets.plots import Plot
 from crypto_assets.sandbox import Market
 from crypto_assets.settings import validated
 from crypto_assets.tables import TABLES
@@ -140,7 +140,7 @@ def test_a_picture_that_cannot_be_drawn_fails_no_run(
     def broken(*_: object) -> bytes:
         raise ValueError("no such font")
 
-    monkeypatch.setattr(telling, "plot", broken)
+    monkeypatch.setattr(Plot, "draw", broken)
     assert lab.run(["fear_greed"], FIRST, LAST).succeeded
     assert told(lab, "fear_greed", LAST)["plot"] == "could not be drawn: no such font"
     assert told(lab, "fear_greed")["dagster/row_count"] == 6

@@ -4,7 +4,7 @@ import io
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
 from pathlib import Path
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import crypto_assets
-from crypto_assets.plots import PLOTS, plot
+from crypto_assets.plots import PLOTS
 from crypto_assets.tables import TABLES
 from crypto_assets_tests.lab import NOON
 
@@ -279,22 +279,25 @@ def test_flows_are_summed_by_asset_on_forty_trading_days(
 
 
 @pytest.mark.slow
-def test_every_plot_of_a_real_warehouse_is_drawn_through_the_callers_query(week_home: Path) -> None:
+def test_every_plot_of_a_real_warehouse_is_drawn_from_its_query(week_home: Path) -> None:
     with crypto_assets.connect(week_home) as connection:
 
-        def query(sql: str, parameters: Mapping[str, object]) -> pd.DataFrame:
-            return connection.execute(sql, parameters).fetchdf()
+        def drawn(table: str, last: date, *headline: str) -> bytes | None:
+            plot = PLOTS[table]
+            rows = connection.execute(plot.sql, plot.parameters(last, headline)).fetchdf()
+            return plot.draw(rows)
 
-        moved = query("FROM ranks WHERE date = $d AND rank_change_7d <> 0", {"d": NOON.date()})
-        for table in TABLES:
-            drawn = plot(table, query, NOON.date(), ["bitcoin", "ethereum", "solana"])
-            if table not in PLOTS or (table == "ranks" and moved.empty):
-                assert drawn is None
+        moved = connection.execute(
+            "FROM ranks WHERE date = ? AND rank_change_7d <> 0", [NOON.date()]
+        ).fetchone()
+        for table in PLOTS:
+            picture = drawn(table, NOON.date(), "bitcoin", "ethereum", "solana")
+            if table == "ranks" and moved is None:
+                assert picture is None
             else:
-                looked_at(drawn)
+                looked_at(picture)
         for table in set(PLOTS) - {"etf_flows"}:
-            before = plot(table, query, date(2020, 1, 1), ["bitcoin"])
-            assert before is None
+            assert drawn(table, date(2020, 1, 1), "bitcoin") is None
 
 
 @pytest.mark.parametrize("table", PLOTS)
