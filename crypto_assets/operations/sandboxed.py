@@ -19,9 +19,10 @@ from crypto_assets.settings import (
 def with_providers(settings: Settings) -> Iterator[Settings]:
     """Yield the settings to work with; in a sandbox home, while its sandbox runs.
 
-    Processes started meanwhile find the sandbox through the environment.
+    Processes started meanwhile find the sandbox through the environment. A home that says where
+    each provider is needs no sandbox of its own.
     """
-    if settings.sandbox is None:
+    if settings.sandbox is None or _names_all_providers(settings, settings.sandbox.port):
         yield settings
         return
     with _process(settings) as url:
@@ -33,6 +34,14 @@ def with_providers(settings: Settings) -> Iterator[Settings]:
         finally:
             os.environ.clear()
             os.environ.update(before)
+
+
+def _names_all_providers(settings: Settings, port: int) -> bool:
+    own = sandbox_base_urls(f"http://127.0.0.1:{port}")
+    return all(
+        getattr(settings, section).base_url != of_section["base_url"]
+        for section, of_section in own.items()
+    )
 
 
 @contextmanager
