@@ -183,4 +183,6 @@ def _wait_for_no_disk(connection: Any, _: object) -> None:
 
     The rows are in the warehouse by then, and a run that seems to go on is found dead.
     """
+    # Dagster asks for this journal only after it has made a file's tables, each with a wait.
+    connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
