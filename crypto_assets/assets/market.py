@@ -77,9 +77,7 @@ def ranks(
     ranked = ranked[ranked["date"].between(pd.Timestamp(first), pd.Timestamp(last))]
     refuse_without_inputs(ranked, "market_caps", first, last)
     complete = complete_days(platform, [MARKET_CAPS], first, last)
-    return derived_rows(ranked, RANKS, platform).assign(
-        is_final=ranked["date"].isin(complete), materialized_at=market_caps.attrs[READ_AT]
-    )
+    return derived_rows(ranked, RANKS, platform, complete, market_caps.attrs[READ_AT])
 
 
 def _market_caps(
