@@ -33,7 +33,7 @@ _COMPUTED = {
 _READ = ["date", "coin_id", "price_usd", "is_final", "is_asked"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class SpanPair:
     """Spans of a fast and a slow EMA, in days."""
 
@@ -62,9 +62,10 @@ def ema_signals(prices: pd.DataFrame, pairs: list[SpanPair]) -> pd.DataFrame:
     Where there is a column is_asked, rows without it count but are not returned; other columns are
     carried along. Returns, for each pair, date, coin_id (categories), fast_span, slow_span,
     price_usd, ema_fast, ema_slow, strength, trend_z, state, event (NA unless warm and final) and
-    is_warm, sorted by date, coin_id and as the pairs are. A day without a price is passed over: the
-    averages go on with the next close.
+    is_warm, sorted by date, coin_id and pair. A day without a price is passed over: the averages go
+    on with the next close.
     """
+    pairs = sorted(pairs)
     coin_ids = prices["coin_id"].astype("category")
     codes, days = coin_ids.cat.codes.to_numpy(), prices["date"].to_numpy()
     closes = prices["price_usd"].to_numpy(dtype="float64")
@@ -74,17 +75,20 @@ def ema_signals(prices: pd.DataFrame, pairs: list[SpanPair]) -> pd.DataFrame:
         asked = np.flatnonzero(prices["is_asked"].to_numpy())
     asked = asked[np.lexsort((codes[asked], days[asked]))]
     computed = _computed(histories, asked, pairs)
-    told = np.repeat(asked, len(pairs))
-    is_known = computed["is_warm"] & prices["is_final"].to_numpy(dtype=bool)[told]
     carried = prices.columns.difference(_READ)
+
+    def told(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return np.repeat(values[asked], len(pairs))
+
+    is_known = computed["is_warm"] & told(prices["is_final"].to_numpy(dtype=bool))
     columns = {
-        "date": days[told],
-        "coin_id": coin_ids.array.take(told),
+        "date": told(days),
+        "coin_id": coin_ids.array.take(asked).repeat(len(pairs)),
         "fast_span": np.tile(np.array([pair.fast for pair in pairs], dtype="int32"), len(asked)),
         "slow_span": np.tile(np.array([pair.slow for pair in pairs], dtype="int32"), len(asked)),
-        "price_usd": closes[told],
+        "price_usd": told(closes),
         **(computed | {"event": pd.arrays.IntegerArray(computed["event"], ~is_known)}),
-        **{name: prices[name].to_numpy()[told] for name in carried},
+        **{name: told(prices[name].to_numpy()) for name in carried},
     }
     return pd.DataFrame(columns, copy=False)
 

@@ -330,7 +330,7 @@ def test_rows_come_by_day_coin_and_pair_with_what_else_they_had() -> None:
     assert list(told) == [
         (day, coin, slow, at)
         for day, coin, at in [(0, "a", 20), (0, "b", 10), (1, "a", 21), (2, "b", 12)]
-        for slow in (PAIR.slow, 3)
+        for slow in (3, PAIR.slow)
     ]
 
 
