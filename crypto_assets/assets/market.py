@@ -36,6 +36,9 @@ from crypto_assets.warehouse.io_manager import READ_AT
 from crypto_assets.warehouse.warehouse import Query
 from crypto_assets.warehouse.writer import Batch, Batches
 
+RANKED_COLUMNS = ("date", "coin_id", "market_cap_usd", "is_point_in_time", "observed_at")
+"""What of `market_caps` the ranks are made of."""
+
 
 def coin_list(platform: dg.ResourceParam[Platform]) -> pd.DataFrame:
     """Merge the newest listing into the list of all coins ever seen."""
