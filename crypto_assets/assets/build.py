@@ -39,7 +39,12 @@ def _assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDefinitio
     return [
         _asset(tables.COIN_LIST, market.coin_list),
         _asset(tables.MARKET_CAPS, market.market_caps, partitions, after=[tables.COIN_LIST]),
-        _asset(tables.RANKS, market.ranks, partitions, ins=_look_back(tables.MARKET_CAPS)),
+        _asset(
+            tables.RANKS,
+            market.ranks,
+            partitions,
+            ins=_look_back(tables.MARKET_CAPS, market.RANKED_COLUMNS),
+        ),
         _asset(
             tables.EMA_SIGNALS,
             signals.ema_signals,
@@ -67,14 +72,14 @@ def _assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDefinitio
     ]
 
 
-def _look_back(table: Table) -> dict[str, dg.AssetIn]:
+def _look_back(table: Table, columns: Sequence[str]) -> dict[str, dg.AssetIn]:
     with warnings.catch_warnings():
         # The look-back is clipped at the first partition; the argument that says so is beta.
         warnings.simplefilter("ignore", dg.BetaWarning)
         mapping = dg.TimeWindowPartitionMapping(
             start_offset=-RANK_LOOK_BACK_DAYS, allow_nonexistent_upstream_partitions=True
         )
-    return {table.name: dg.AssetIn(partition_mapping=mapping)}
+    return {table.name: dg.AssetIn(partition_mapping=mapping, metadata={"columns": [*columns]})}
 
 
 def _asset(

@@ -1,7 +1,8 @@
 """What calculated rows have in common: where they come from and when their inputs are complete."""
 
 from collections.abc import Sequence
-from datetime import date
+from datetime import date, datetime
+from typing import Any
 
 import dagster as dg
 import pandas as pd
@@ -32,7 +33,22 @@ def refuse_without_inputs(rows: pd.DataFrame, inputs: str, first: date, last: da
         )
 
 
-def derived_rows(rows: pd.DataFrame, table: Table, platform: Platform) -> pd.DataFrame:
-    """Return the content columns and observed_at of calculated rows, with their source."""
+def derived_rows(
+    rows: pd.DataFrame,
+    table: Table,
+    platform: Platform,
+    complete: Sequence[pd.Timestamp],
+    materialized_at: datetime,
+) -> pd.DataFrame:
+    """Return calculated rows with their provenance; final are those of the `complete` days."""
     source = "sandbox/calculated" if platform.settings.is_sandbox else "calculated"
-    return rows[[*table.content_columns, "observed_at"]].assign(source=source)
+    count = len(rows)
+    columns: dict[str, Any] = {name: rows[name] for name in table.content_columns}
+    columns |= {
+        "is_final": rows["date"].isin(complete),
+        "observed_at": rows["observed_at"],
+        "source": pd.Categorical([source]).repeat(count),
+        "materialized_at": pd.DatetimeIndex([materialized_at]).repeat(count),
+    }
+    # There may be too many rows to copy them for a few columns more.
+    return pd.DataFrame(columns, index=rows.index, copy=False)

@@ -36,6 +36,9 @@ from crypto_assets.warehouse.io_manager import READ_AT
 from crypto_assets.warehouse.warehouse import Query
 from crypto_assets.warehouse.writer import Batch, Batches
 
+RANKED_COLUMNS = ("date", "coin_id", "market_cap_usd", "is_point_in_time", "observed_at")
+"""What of `market_caps` the ranks are made of."""
+
 
 def coin_list(platform: dg.ResourceParam[Platform]) -> pd.DataFrame:
     """Merge the newest listing into the list of all coins ever seen."""
@@ -77,9 +80,7 @@ def ranks(
     ranked = ranked[ranked["date"].between(pd.Timestamp(first), pd.Timestamp(last))]
     refuse_without_inputs(ranked, "market_caps", first, last)
     complete = complete_days(platform, [MARKET_CAPS], first, last)
-    return derived_rows(ranked, RANKS, platform).assign(
-        is_final=ranked["date"].isin(complete), materialized_at=market_caps.attrs[READ_AT]
-    )
+    return derived_rows(ranked, RANKS, platform, complete, market_caps.attrs[READ_AT])
 
 
 def _market_caps(

@@ -48,9 +48,7 @@ def daily_snapshot(
     rows = rows[rows["date"] >= pd.Timestamp(first)]
     refuse_without_inputs(rows, "market_caps", first, last)
     complete = complete_days(platform, _SOURCES, first, last)
-    return derived_rows(rows, DAILY_SNAPSHOT, platform).assign(
-        is_final=rows["date"].isin(complete), materialized_at=started_at
-    )
+    return derived_rows(rows, DAILY_SNAPSHOT, platform, complete, started_at)
 
 
 def _inputs(platform: Platform, first: date, last: date) -> SnapshotInputs:

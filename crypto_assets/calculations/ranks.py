@@ -1,5 +1,6 @@
 """Places by market cap, day by day."""
 
+import numpy as np
 import pandas as pd
 
 
@@ -7,11 +8,13 @@ def rank_by_market_cap(market_caps: pd.DataFrame) -> pd.DataFrame:
     """Rank the coins of each day by market cap and tell how far each climbed.
 
     Takes date (datetime64), coin_id, market_cap_usd (US dollars, may be NaN) and any other
-    columns, which are carried along. Returns a row for each coin with a cap: market_cap_rank (1..n
-    each day, ties by coin_id), market_share (of the day's coins), rank_change_1d and
-    rank_change_7d (places climbed, NA where the earlier rank is unknown); sorted by date and rank.
+    columns, which are carried along. Returns a row for each coin with a cap: coin_id (categories),
+    market_cap_rank (1..n each day, ties by coin_id), market_share (of the day's coins),
+    rank_change_1d and rank_change_7d (places climbed, NA where the earlier rank is unknown); sorted
+    by date and rank.
     """
-    capped = market_caps[market_caps["market_cap_usd"] > 0]
+    # Categories compare much faster than texts, and in the same order.
+    capped = market_caps[market_caps["market_cap_usd"] > 0].astype({"coin_id": "category"})
     ranked = capped.sort_values(
         ["date", "market_cap_usd", "coin_id"], ascending=[True, False, True], ignore_index=True
     )
@@ -24,9 +27,12 @@ def rank_by_market_cap(market_caps: pd.DataFrame) -> pd.DataFrame:
 
 
 def _places_climbed(ranked: pd.DataFrame, days: int) -> "pd.Series[int]":
-    earlier = ranked[["date", "coin_id", "market_cap_rank"]].assign(
-        date=ranked["date"] + pd.Timedelta(days=days)
-    )
-    joined = ranked[["date", "coin_id"]].merge(earlier, on=["date", "coin_id"], how="left")
-    before = joined["market_cap_rank"].astype("Int64")
-    return (before - ranked["market_cap_rank"].astype("Int64")).rename(None)
+    coins = ranked["coin_id"].cat
+    coin, rank = coins.codes.to_numpy(), ranked["market_cap_rank"].to_numpy()
+    day = ranked["date"].to_numpy().astype("datetime64[D]").astype("int64")
+    day -= day.min(initial=day.max(initial=0))
+    # Where each coin stood so many days before; 0 where it had no place.
+    before = np.zeros((day.max(initial=0) + days + 1, len(coins.categories)), dtype="int64")
+    before[day + days, coin] = rank
+    stood = before[day, coin]
+    return pd.Series(pd.arrays.IntegerArray(stood - rank, stood == 0), index=ranked.index)

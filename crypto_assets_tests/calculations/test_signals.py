@@ -47,7 +47,7 @@ def closes_of(**coins: list[float | None]) -> pd.DataFrame:
 
 
 def of_coin(found: pd.DataFrame, coin: str) -> pd.DataFrame:
-    rows = found[found["coin_id"] == coin]
+    rows = found[found["coin_id"] == coin].astype({"coin_id": "object"})
     return rows.sort_values(["fast_span", "date"], ignore_index=True)
 
 
@@ -88,10 +88,13 @@ def test_an_ema_is_not_seeded_with_a_simple_average(span: int, index: int, talib
 def test_averages_are_those_of_pandas_also_with_holes(
     coins: list[list[float | None]], span: int
 ) -> None:
-    grid = pd.DataFrame({n: pd.Series(prices, dtype="float64") for n, prices in enumerate(coins)})
-    expected = grid.ewm(span=span, adjust=False, ignore_na=True).mean()
-    found = signals.ema(grid.to_numpy(), span)
-    np.testing.assert_allclose(found, expected.to_numpy(), rtol=1e-12)
+    closes = closes_of(**{f"coin-{n}": prices for n, prices in enumerate(coins)})
+    found = ema_signals(closes, [SpanPair(span, span + 1)])
+    for number, prices in enumerate(coins):
+        whole = pd.Series(prices, dtype="float64")
+        expected = whole.ewm(span=span, adjust=False, ignore_na=True).mean()[whole.notna()]
+        averages = of_coin(found, f"coin-{number}")["ema_fast"]
+        np.testing.assert_allclose(averages, expected, rtol=1e-12)
 
 
 # --- state and events
@@ -123,9 +126,9 @@ def test_the_golden_series_alone_is_too_short_for_an_event() -> None:
 
 def test_a_row_is_warm_from_three_slow_spans_on() -> None:
     found = ema_signals(closes_of(btc=[100.0 + n % 7 for n in range(100)]), [PAIR, SpanPair(3, 20)])
-    assert found["is_warm"].tolist() == [n >= 36 for n in range(100)] + [
-        n >= 60 for n in range(100)
-    ]
+    for pair, warm_from in ((PAIR, 36), (SpanPair(3, 20), 60)):
+        of_pair = found[found["slow_span"] == pair.slow]
+        assert of_pair["is_warm"].tolist() == [n >= warm_from for n in range(100)]
 
 
 def test_a_hole_does_not_warm_a_series() -> None:
@@ -293,11 +296,62 @@ def test_a_hole_in_a_series_is_passed_over(prices: list[float], data: st.DataObj
     holed = [*prices[:at], None, None, *prices[at:]]
     # Another coin trades on those days, so the days themselves are there.
     found = of_coin(ema_signals(closes_of(btc=holed, eth=[1.0] * len(holed)), [PAIR]), "btc")
-    whole = ema_signals(closes_of(btc=prices), [PAIR])
+    whole = of_coin(ema_signals(closes_of(btc=prices), [PAIR]), "btc")
     values = whole.columns.drop("date")
     pd.testing.assert_frame_equal(found[values], whole[values], rtol=1e-12)
     days = pd.date_range("2024-01-01", periods=len(holed)).delete([at, at + 1])
     assert found["date"].tolist() == days.tolist()
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(prices_of_a_coin, min_size=1, max_size=4), st.data())
+def test_what_is_asked_for_changes_no_row(
+    coins: list[list[float | None]], data: st.DataObject
+) -> None:
+    """A day alone has the very bits it has among all days, whatever the other rows are."""
+    closes = closes_of(**{f"coin-{n}": prices for n, prices in enumerate(coins)})
+    pairs = [SpanPair(2, 3), PAIR]
+    count = len(closes)
+    is_asked = np.array(data.draw(st.lists(st.booleans(), min_size=count, max_size=count)))
+    since = FIRST + pd.Timedelta(days=data.draw(st.integers(0, 60)))
+    some = closes.assign(is_asked=is_asked & (closes["date"] >= since))
+    keys = some.loc[some["is_asked"], ["date", "coin_id"]]
+    everything = ema_signals(closes, pairs).astype({"coin_id": "object"})
+    expected = everything.merge(keys, on=["date", "coin_id"])
+    found = ema_signals(some, pairs).astype({"coin_id": "object"})
+    pd.testing.assert_frame_equal(found, expected, check_exact=True)
+
+
+def test_rows_come_by_day_coin_and_pair_with_what_else_they_had() -> None:
+    closes = closes_of(b=[1.0, None, 2.0], a=[3.0, 4.0]).assign(observed_at=[10, 12, 20, 21])
+    found = ema_signals(closes.iloc[[3, 1, 0, 2]], [PAIR, SpanPair(2, 3)])
+    days = (found["date"] - FIRST).dt.days
+    told = zip(days, found["coin_id"], found["slow_span"], found["observed_at"], strict=True)
+    assert list(told) == [
+        (day, coin, slow, at)
+        for day, coin, at in [(0, "a", 20), (0, "b", 10), (1, "a", 21), (2, "b", 12)]
+        for slow in (3, PAIR.slow)
+    ]
+
+
+def test_each_of_very_many_rows_is_that_of_its_coin_alone() -> None:
+    """More rows than are worked on at once."""
+    walks = np.exp(np.random.default_rng(2).normal(0, 0.05, (300, 100)).cumsum(axis=1))
+    closes = closes_of(**{f"coin-{n:03}": list(walk) for n, walk in enumerate(walks)})
+    found = ema_signals(closes, [SpanPair(2, 3), PAIR])
+    assert len(found) == 2 * len(closes)
+    for coin in ("coin-000", "coin-157", "coin-299"):
+        alone = ema_signals(closes[closes["coin_id"] == coin], [SpanPair(2, 3), PAIR])
+        pd.testing.assert_frame_equal(of_coin(found, coin), of_coin(alone, coin), check_exact=True)
+
+
+@pytest.mark.parametrize("shape", [(40_000,), (500, 70), (30, 20_000), (19, 3), (20, 3)])
+def test_deviations_of_runs_are_those_of_pandas(shape: tuple[int, ...]) -> None:
+    values = np.random.default_rng(4).normal(0.001, 0.03, shape)
+    found = signals.rolling_std(values, 20)
+    columns = pd.DataFrame(values.reshape(len(values), -1))
+    expected = columns.rolling(20).std().iloc[19:].to_numpy()
+    np.testing.assert_allclose(found.reshape(expected.shape), expected, rtol=1e-9)
 
 
 def test_a_coin_that_is_listed_late_begins_with_its_own_first_price() -> None:
