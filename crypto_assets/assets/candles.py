@@ -6,10 +6,11 @@ from datetime import date
 import dagster as dg
 import pandas as pd
 
+from crypto_assets.assets.assembling import Columns, Filling
 from crypto_assets.assets.choice import FetchChoice
 from crypto_assets.assets.days import begun_days
 from crypto_assets.assets.fetching import failure
-from crypto_assets.assets.histories import Filling, fetch_histories
+from crypto_assets.assets.histories import fetch_histories
 from crypto_assets.assets.platform import Platform
 from crypto_assets.assets.universe import Tracked, choose, snapshot_kept, tracked_by_day
 from crypto_assets.calculations import candles
@@ -87,28 +88,31 @@ def tracked_for(
 
 def _rows_with(
     time_column: str, length: candles.Interval
-) -> Callable[[routes.Call, Fetched[pd.DataFrame]], pd.DataFrame]:
-    def rows(call: routes.Call, answer: Fetched[pd.DataFrame]) -> pd.DataFrame:
-        found = candles_from(call, answer, length).rename(columns={"open_time": time_column})
-        found["ends_at"] = found[time_column] + pd.Timedelta(length)
-        if length == "1h":
-            found["session"] = candles.session_of(found[time_column])
-        return found.assign(exactness=call.exactness)
+) -> Callable[[routes.Call, Fetched[pd.DataFrame]], Columns]:
+    def rows(call: routes.Call, answer: Fetched[pd.DataFrame]) -> Columns:
+        found = candles_from(call, answer, length)
+        times = found["open_time"].to_numpy()
+        return {time_column: times, **{name: found[name].to_numpy() for name in candles.OHLC}}
 
+    return rows
+
+
+def _with_session(rows: pd.DataFrame) -> pd.DataFrame:
+    rows["session"] = candles.session_of(rows["open_time"])
     return rows
 
 
 def candles_from(
     call: routes.Call, answer: Fetched[pd.DataFrame], length: candles.Interval
 ) -> pd.DataFrame:
-    """Return open_time and open, high, low, close (US dollars) from any endpoint's answer."""
+    """Return at least open_time and open, high, low, close (US dollars) from any answer."""
     observed_at = pd.Timestamp(answer.observed_at)
     if call.endpoint == "market_chart_range":
         built = candles.approximate(answer.data, length)
         return candles.closed_by(built, observed_at, length)
-    found = answer.data[["open_time", *candles.OHLC]]
+    found = answer.data
     if call.endpoint == "ohlc_range":
-        return found.reset_index(drop=True)
+        return found
     part = "30min" if call.days == 1 else "4h"
     # The oldest candle is cut off where the provider's window begins.
     whole = found.sort_values("open_time").iloc[1:]
@@ -116,4 +120,4 @@ def candles_from(
 
 
 DAILY_FILLING = Filling(OHLC_DAILY, _rows_with("date", "1D"))
-HOURLY_FILLING = Filling(OHLC_HOURLY, _rows_with("open_time", "1h"))
+HOURLY_FILLING = Filling(OHLC_HOURLY, _rows_with("open_time", "1h"), _with_session)

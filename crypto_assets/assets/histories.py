@@ -1,19 +1,20 @@
-"""From wanted days of many coins to batches of rows: plan, fetch, cut, tell what is not there.
+"""From wanted days of many coins to batches of rows: plan, fetch, note, a slice at a time.
 
-Shared by every table that is filled coin by coin. What a row looks like is each table's own.
+Shared by every table that is filled coin by coin. What comes of the answers: `assembling`.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from functools import partial
 
 import dagster as dg
 import pandas as pd
 
+from crypto_assets.assets.assembling import UNKNOWN, Answer, Filling, history_batch
 from crypto_assets.assets.choice import EVERYTHING, FetchChoice
-from crypto_assets.assets.deliveries import Asked, Histories, Refusal, expanded
+from crypto_assets.assets.deliveries import Asked, Histories, Refusal
 from crypto_assets.assets.fetching import Outcome, fail_if_too_much_missing, fetch_slices
 from crypto_assets.assets.platform import Platform
 from crypto_assets.assets.universe import (
@@ -24,42 +25,20 @@ from crypto_assets.assets.universe import (
     final_days,
     unsettled,
 )
-from crypto_assets.periods import close_of, intervals, is_final, midnight
+from crypto_assets.periods import intervals, midnight
 from crypto_assets.providers import routes
 from crypto_assets.providers.coingecko import CoinGecko
-from crypto_assets.providers.coingecko_frames import REFUSED
 from crypto_assets.providers.errors import ProviderError
 from crypto_assets.providers.fetched import Fetched
 from crypto_assets.providers.replay import Probe
 from crypto_assets.providers.routes import Call, Request
 from crypto_assets.tables import Table
-from crypto_assets.warehouse.gaps import Gap, Inspection
 from crypto_assets.warehouse.writer import Batch
 
-# How long a provider may be late before a day is taken for one it does not have.
-GRACE = timedelta(hours=48)
-# As many coins without a day are a provider that is late.
-_SILENCE = 3
-# The HTTP status for a coin that the provider does not know, or not any more.
-_UNKNOWN = 404
 # Older than any answer, so that each is news.
 _NEVER = midnight(date(1970, 1, 1))
 # What is fetched and written at once: small in memory, long enough for few transactions.
 SLICE_ROWS = 150_000
-
-Answer = tuple[Call, Fetched[pd.DataFrame]]
-
-
-@dataclass(frozen=True)
-class Filling:
-    """How one call's answer becomes rows of a table.
-
-    rows: from an answer to the table's content columns but coin_id and is_point_in_time, and
-    `ends_at`, the end of the row's period.
-    """
-
-    table: Table
-    rows: Callable[[Call, Fetched[pd.DataFrame]], pd.DataFrame]
 
 
 @dataclass(frozen=True)
@@ -216,7 +195,7 @@ def _answers(
     with closing(fetch_slices(slices, fetch, platform.threads, meter)) as outcomes:
         for requests, outcome in zip(slices, outcomes, strict=True):
             # A coin the provider does not know is that coin's end, not a failure to fetch.
-            failed |= {r.coin: e for r, e in outcome.failed.items() if e.status != _UNKNOWN}
+            failed |= {r.coin: e for r, e in outcome.failed.items() if e.status != UNKNOWN}
             yield told.batch(requests, outcome)
 
 
@@ -342,45 +321,6 @@ class _Teller:
         )
 
 
-def history_batch(
-    histories: Histories, answers: Sequence[Sequence[Answer]], filling: Filling
-) -> Batch:
-    """Return the rows of the answers (one sequence for each asked coin), and what is not there."""
-    table, now = filling.table, histories.now
-    in_time = set(expanded(histories.in_time))
-    found = [
-        _found(asked, answered, filling, in_time)
-        for asked, answered in zip(histories.asked, answers, strict=True)
-    ]
-    reached = max((of.seen_until for of in found if of.seen_until), default=None)
-    is_crowd = sum(1 for asked in histories.asked if asked.calls) >= _SILENCE
-    inspected: dict[str, list[date]] = {}
-    gaps: list[Gap] = []
-    for asked, of_coin in zip(histories.asked, found, strict=True):
-        again = set(expanded(asked.again))
-        whole = of_coin.whole_days(table) - again
-        # What is not due yet is neither there nor missing: what is known of it stays.
-        due = {day for day in asked.days if is_final(close_of(day), now, table.ready_after)} - again
-        inspected.setdefault(asked.coin, []).extend(sorted(whole | due))
-        for day in sorted(due - whole):
-            # Where no coin at all reaches the day, the provider is at fault rather than they.
-            stuck = is_crowd and (reached is None or reached < close_of(day))
-            is_young = now - close_of(day) < GRACE
-            if day in of_coin.refused:
-                gaps.append(Gap(asked.coin, day, "missing", of_coin.refused[day]))
-                continue
-            gaps.append(_gap(asked, day, may_come=is_young or stuck, is_young=is_young))
-        gaps += [
-            Gap(asked.coin, day, "approximate", "rebuilt from hourly prices")
-            for day in sorted(whole & of_coin.approximate)
-        ]
-    frames = [of.rows.drop(columns=["day", "ends_at"]) for of in found if of.rows is not None]
-    rows = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
-    if histories.is_recheck:
-        return Batch(rows)
-    return Batch(rows, Inspection(inspected, gaps, histories.checked_at))
-
-
 def ask(coingecko: CoinGecko, coin: str, call: Call) -> Fetched[pd.DataFrame]:
     """Send one planned call."""
     if call.endpoint == "market_chart":
@@ -392,77 +332,6 @@ def ask(coingecko: CoinGecko, coin: str, call: Call) -> Fetched[pd.DataFrame]:
     if call.endpoint == "ohlc_range" and call.interval:
         return coingecko.ohlc_range(coin, call.start, call.end, interval=call.interval)
     return coingecko.market_chart_range(coin, call.start, call.end, interval=call.interval)
-
-
-@dataclass
-class _Found:
-    """What one coin's answers brought: its rows, and until when the provider has anything."""
-
-    rows: pd.DataFrame | None = None
-    seen_until: datetime | None = None
-    approximate: set[date] = field(default_factory=set)
-    refused: dict[date, str] = field(default_factory=dict)
-
-    def whole_days(self, table: Table) -> set[date]:
-        """Return the days that have all their rows."""
-        if self.rows is None:
-            return set()
-        counts = self.rows.groupby("day").size()
-        return {stamp.date() for stamp in counts.index[counts >= table.rows_a_day]}
-
-
-def _found(asked: Asked, answers: Sequence[Answer], filling: Filling, in_time: set[date]) -> _Found:
-    """Return a coin's rows of the wanted days with their provenance."""
-    found, table = _Found(), filling.table
-    frames = []
-    for call, answer in answers:
-        found.refused |= {
-            # Points and candles are stamped with the end of what they are of.
-            (stamp - pd.Timedelta(microseconds=1)).date(): reason
-            for stamp, reason in answer.data.attrs.get(REFUSED, {}).items()
-        }
-        rows = filling.rows(call, answer)
-        rows["day"] = rows[table.time_column].dt.normalize()
-        if len(rows):
-            until = rows["ends_at"].max().to_pydatetime()
-            found.seen_until = max(found.seen_until or until, until)
-        # An answer reaches beyond its days, where it is cut off or another call knows better.
-        mine = [day for day in asked.days if call.first <= day <= call.last]
-        rows = rows[rows["day"].isin(pd.to_datetime(mine))]
-        ready_at = rows["ends_at"] + pd.Timedelta(table.ready_after)
-        frames.append(
-            rows.assign(
-                coin_id=asked.coin,
-                is_final=ready_at <= pd.Timestamp(answer.observed_at),
-                source=answer.source,
-                observed_at=pd.Timestamp(answer.observed_at),
-                raw_id=answer.raw_id,
-            )
-        )
-    frames = [frame for frame in frames if len(frame)]
-    if not frames:
-        return found
-    joined = pd.concat(frames, ignore_index=True)
-    if table.has_exactness:
-        # 'approximate' sorts before 'exact': where both brought a candle, the true one stays.
-        joined = joined.sort_values("exactness", kind="stable")
-    if "is_point_in_time" in table.content_columns:
-        joined["is_point_in_time"] = [stamp.date() in in_time for stamp in joined["day"]]
-    found.rows = joined.drop_duplicates(list(table.key), keep="last")
-    if table.has_exactness:
-        rebuilt = found.rows.loc[found.rows["exactness"] == "approximate", "day"]
-        found.approximate = {stamp.date() for stamp in rebuilt.unique()}
-    return found
-
-
-def _gap(asked: Asked, day: date, *, may_come: bool, is_young: bool) -> Gap:
-    """Say whether a day that is not there may still come, or will not."""
-    if asked.refusal is None:
-        if may_come:
-            return Gap(asked.coin, day, "missing", "not at the provider yet")
-    elif asked.refusal.status != _UNKNOWN or is_young:
-        return Gap(asked.coin, day, "missing", str(asked.refusal))
-    return Gap(asked.coin, day, "no_data_at_provider", "the provider has no value")
 
 
 def answers_again(

@@ -6,14 +6,16 @@ from datetime import date, datetime
 from functools import partial
 
 import dagster as dg
+import numpy as np
 import pandas as pd
 
+from crypto_assets.assets.assembling import Columns, Filling
 from crypto_assets.assets.choice import EVERYTHING, FetchChoice
 from crypto_assets.assets.days import asked_days, begun_days
 from crypto_assets.assets.deliveries import Listing, Snapshot
 from crypto_assets.assets.derived import complete_days, derived_rows, refuse_without_inputs
 from crypto_assets.assets.fetching import failure
-from crypto_assets.assets.histories import Filling, fetch_histories
+from crypto_assets.assets.histories import fetch_histories
 from crypto_assets.assets.platform import Platform
 from crypto_assets.assets.universe import (
     Tracked,
@@ -205,25 +207,23 @@ def snapshot_batch(snapshot: Fetched[MarketsPage], part: Snapshot) -> Batch:
     )
 
 
-def closes_from_chart(chart: pd.DataFrame) -> pd.DataFrame:
-    """Return the daily closes of a market chart: date, values and `ends_at`.
+def closes_from_chart(chart: pd.DataFrame) -> Columns:
+    """Return the daily closes of a market chart: date and values.
 
     A daily stamp is the close of the day before it; any other stamp is the appended "now".
     """
-    daily = chart[chart["stamp"] == chart["stamp"].dt.normalize()]
-    daily = daily[daily["price_usd"] > 0]
-    return pd.DataFrame(
-        {
-            "date": daily["stamp"] - pd.Timedelta(DAY),
-            "price_usd": daily["price_usd"],
-            "market_cap_usd": daily["market_cap_usd"],
-            "volume_24h_usd": daily["volume_24h_usd"],
-            "ends_at": daily["stamp"],
-        }
-    )
+    stamps = chart["stamp"].to_numpy()
+    prices = chart["price_usd"].to_numpy()
+    is_close = (stamps.astype("datetime64[D]") == stamps) & (prices > 0)
+    return {
+        "date": stamps[is_close] - np.timedelta64(DAY),
+        "price_usd": prices[is_close],
+        "market_cap_usd": chart["market_cap_usd"].to_numpy()[is_close],
+        "volume_24h_usd": chart["volume_24h_usd"].to_numpy()[is_close],
+    }
 
 
-def _closes(_: routes.Call, answer: Fetched[pd.DataFrame]) -> pd.DataFrame:
+def _closes(_: routes.Call, answer: Fetched[pd.DataFrame]) -> Columns:
     return closes_from_chart(answer.data)
 
 

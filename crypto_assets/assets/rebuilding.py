@@ -6,10 +6,11 @@ rows go (`operations.rebuilding`).
 
 from collections.abc import Iterable
 
+from crypto_assets.assets.assembling import Filling, history_batch
 from crypto_assets.assets.candles import DAILY_FILLING, HOURLY_FILLING
 from crypto_assets.assets.deliveries import Histories, Index, Listing, Snapshot, loaded
 from crypto_assets.assets.flows import page_batch, refused_batch
-from crypto_assets.assets.histories import Filling, answers_again, history_batch
+from crypto_assets.assets.histories import answers_again
 from crypto_assets.assets.market import MARKET_CAPS_FILLING, merged_listing, snapshot_batch
 from crypto_assets.assets.platform import Platform
 from crypto_assets.assets.sentiment import index_batch

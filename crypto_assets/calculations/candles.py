@@ -65,9 +65,11 @@ def approximate(prices: pd.DataFrame, length: Interval) -> pd.DataFrame:
 
 
 def session_of(open_time: "pd.Series[pd.Timestamp]") -> "pd.Series[str]":
-    """Return the trading session of each hourly candle."""
-    place = open_time.dt.hour // (24 // len(SESSIONS))
-    return pd.Series(np.array(SESSIONS, dtype=object)[place.to_numpy()], index=open_time.index)
+    """Return the trading session of each hourly candle, as categories."""
+    hour = open_time.to_numpy().astype("datetime64[h]").astype(np.int64) % 24
+    place = hour // (24 // len(SESSIONS))
+    found = pd.Categorical.from_codes(place, pd.Index(SESSIONS))  # type: ignore[arg-type]
+    return pd.Series(found, index=open_time.index)
 
 
 def _follows(open_times: pd.Index, length: Interval) -> "pd.Series[bool]":

@@ -17,6 +17,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,7 @@ _KNOWN_MARKET_FIELDS = frozenset({
 })
 # fmt: on
 _LARGEST_RANK = 1_000_000
+_DAY_MS = 86_400_000
 _EARLIEST_MS, _LATEST_MS = 1_230_768_000_000, 7_258_118_400_000  # 2009 to 2200
 
 
@@ -187,6 +189,36 @@ def parse_market_chart(payload: Any, coin_id: str, interval: str | None = None) 
     """
     body = payloads.record(payload, f"{coin_id} market_chart")
     payloads.note_extra([body], _KNOWN_CHART_FIELDS, "coingecko market_chart")
+    frame = _regular_chart(body, interval)
+    return _any_chart(body, coin_id, interval) if frame is None else _telling(frame, {})
+
+
+def _regular_chart(body: Mapping[str, Any], interval: str | None) -> pd.DataFrame | None:
+    """Return the frame of a chart that is plainly good; None for `_any_chart` to look closer."""
+    prices, caps, volumes = (
+        _regular(body.get(name), 2) for name in ("prices", "market_caps", "total_volumes")
+    )
+    if prices is None or caps is None or volumes is None:
+        return None
+    stamps = prices[0]
+    if not (np.array_equal(stamps, caps[0]) and np.array_equal(stamps, volumes[0])):
+        return None
+    if interval == "daily" and (stamps[:-1] % _DAY_MS).any():
+        return None
+    if not (prices[1] > 0).all():
+        return None
+    return pd.DataFrame(
+        {
+            "stamp": _datetimes(stamps),
+            "price_usd": prices[1],
+            "market_cap_usd": np.where(caps[1] > 0, caps[1], np.nan),
+            "volume_24h_usd": volumes[1],
+        },
+        copy=False,
+    )
+
+
+def _any_chart(body: Mapping[str, Any], coin_id: str, interval: str | None) -> pd.DataFrame:
     prices, refused = _prices(body, coin_id)
     missing = np.isnan(prices.to_numpy())
     if missing.any():
@@ -217,6 +249,28 @@ def parse_ohlc(payload: Any, coin_id: str, interval: timedelta) -> pd.DataFrame:
     is left out and told of in ``attrs[REFUSED]``.
     """
     rows = payloads.records(payload, f"{coin_id} ohlc")
+    frame = _regular_ohlc(rows, interval)
+    return _any_ohlc(rows, coin_id, interval) if frame is None else _telling(frame, {})
+
+
+def _regular_ohlc(rows: Sequence[Any], interval: timedelta) -> pd.DataFrame | None:
+    """Return the frame of candles that are plainly good; None for `_any_ohlc` to look closer."""
+    regular = _regular(rows, 5)
+    if regular is None:
+        return None
+    stamps, opens, highs, lows, closes = regular
+    is_possible = (
+        (lows > 0) & (lows <= np.minimum(opens, closes)) & (highs >= np.maximum(opens, closes))
+    )
+    length_ms = interval // timedelta(milliseconds=1)
+    if not is_possible.all() or (length_ms <= _DAY_MS and (stamps % length_ms).any()):
+        return None
+    times = {"open_time": _datetimes(stamps - length_ms), "close_time": _datetimes(stamps)}
+    prices = {"open": opens, "high": highs, "low": lows, "close": closes}
+    return pd.DataFrame({**times, **prices}, copy=False)
+
+
+def _any_ohlc(rows: Sequence[Any], coin_id: str, interval: timedelta) -> pd.DataFrame:
     for i, row in enumerate(rows):
         if not isinstance(row, list) or len(row) < 5:
             raise ContractError(f"{coin_id}.ohlc[{i}]", "[stamp, open, high, low, close]", row)
@@ -232,6 +286,35 @@ def parse_ohlc(payload: Any, coin_id: str, interval: timedelta) -> pd.DataFrame:
     frame = _ascending(frame, "close_time")
     refused = _impossible_candles(frame, coin_id)
     return _telling(frame[~frame["close_time"].isin(list(refused))].reset_index(drop=True), refused)
+
+
+def _regular(rows: Any, width: int) -> tuple[npt.NDArray[Any], ...] | None:
+    """Columns of ``[[ms, number, …], …]``: stamps as int64, then float64; None if in any doubt.
+
+    No doubt is: finite numbers alone (no null, text or bool), as many in each row as ``width``,
+    and possible stamps, each later than the one before.
+    """
+    if type(rows) is not list or set(map(type, rows)) != {list} or set(map(len, rows)) != {width}:
+        return None
+    values = list(chain.from_iterable(rows))
+    if set(map(type, values[::width])) != {int} or not set(map(type, values)) <= {int, float}:
+        return None
+    try:
+        columns = np.array(values, dtype=np.float64).reshape(-1, width).T
+    except OverflowError:
+        return None
+    stamps = columns[0]
+    ordered = (stamps[1:] > stamps[:-1]).all()
+    if not ordered or stamps[0] < _EARLIEST_MS or stamps[-1] >= _LATEST_MS:
+        return None
+    if not np.isfinite(columns).all():
+        return None
+    first, *others = np.ascontiguousarray(columns)
+    return first.astype(np.int64), *others
+
+
+def _datetimes(stamps_ms: npt.NDArray[np.int64]) -> npt.NDArray[np.datetime64]:
+    return (stamps_ms * 1_000_000).view("datetime64[ns]")
 
 
 def _prices(body: Mapping[str, Any], coin_id: str) -> tuple[pd.Series[float], Refused]:

@@ -5,7 +5,7 @@ and cutting follow from it. Does not belong here: how a call is sent (`coingecko
 are wanted (`assets`).
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Literal
@@ -249,19 +249,30 @@ def requests(
     which is stored what the best route cuts off.
     """
     found: list[Request] = []
+    # Most coins want the same days.
+    known: dict[tuple[tuple[date, ...], bool], list[tuple[tuple[date, ...], tuple[Call, ...]]]] = {}
     for coin, of_coin in wanted.items():
-        days = sorted(set(of_coin))
-        groups: list[list[Call]] = []
-        for call in calls(table, days, now, plan, has_cut_hours=coin in have_cut_hours):
-            if groups and call.first <= max(known.last for known in groups[-1]):
-                groups[-1].append(call)
-            else:
-                groups.append([call])
-        for group in groups:
-            first, last = group[0].first, max(call.last for call in group)
-            within = tuple(day for day in days if first <= day <= last)
-            found.append(Request(coin, within, tuple(group)))
+        days, is_cut = tuple(sorted(set(of_coin))), coin in have_cut_hours
+        if (days, is_cut) not in known:
+            planned = calls(table, days, now, plan, has_cut_hours=is_cut)
+            known[days, is_cut] = list(_together(planned, days))
+        found += [Request(coin, *part) for part in known[days, is_cut]]
     return sorted(found, key=lambda request: (request.days[0], request.coin))
+
+
+def _together(
+    planned: Sequence[Call], days: Sequence[date]
+) -> Iterator[tuple[tuple[date, ...], tuple[Call, ...]]]:
+    """Yield calls whose days overlap, with the wanted days that they bring."""
+    groups: list[list[Call]] = []
+    for call in planned:
+        if groups and call.first <= max(known.last for known in groups[-1]):
+            groups[-1].append(call)
+        else:
+            groups.append([call])
+    for group in groups:
+        first, last = group[0].first, max(call.last for call in group)
+        yield tuple(day for day in days if first <= day <= last), tuple(group)
 
 
 def market_snapshot(today: date, tracked: int) -> list[Call]:

@@ -20,7 +20,7 @@ from crypto_assets.warehouse.sqls import day_of, within
 GapState = Literal["missing", "no_data_at_provider", "approximate"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Gap:
     """One series that has no row on one day, or an approximate one, and why."""
 

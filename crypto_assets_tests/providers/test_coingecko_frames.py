@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from crypto_assets.providers import coingecko_frames
 from crypto_assets.providers.coingecko_frames import (
     MARKETS_COLUMNS,
     REFUSED,
@@ -522,6 +523,86 @@ def test_candles_off_the_grid_of_their_interval_are_refused_whole(
 
 def test_candles_of_several_days_have_no_grid() -> None:
     assert len(parse_ohlc([GOOD[0], [JAN_1 + DAY + 7_000, 1, 2, 1, 2]], "b", timedelta(days=4)))
+
+
+# what is plainly good is read as what has to be looked at closely
+
+strays = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.sampled_from(["1", [], {}, math.nan, math.inf, -0.0, 0, -1, 10**400, 2**63, JAN_1 / 1]),
+    st.integers(1, 10),
+    st.floats(0.5, 10),
+)
+
+
+@st.composite
+def tables(draw: st.DrawFn, width: int) -> list[Any]:
+    """Rows of ascending stamps and good values, with a stray or another order now and then."""
+    rows: list[Any] = [
+        [JAN_1 + n * DAY, *draw(st.permutations([5, 1.5, 2, 4.0]))][:width]
+        for n in range(draw(st.integers(0, 5)))
+    ]
+    if width == 5:
+        rows = [[row[0], 2, max(row[1:]), min(row[1:]), 2.0] for row in rows]
+    for _ in range(draw(st.integers(0, 2)) if rows else 0):
+        row = draw(st.sampled_from(rows))
+        row[draw(st.integers(0, width - 1))] = draw(strays)
+    if rows and draw(st.integers(0, 4)) == 0:
+        rows[draw(st.integers(0, len(rows) - 1))] = draw(st.sampled_from([None, [], [1], [1] * 6]))
+    if draw(st.integers(0, 3)) == 0:
+        rows = list(draw(st.permutations(rows)))
+    if rows and draw(st.integers(0, 3)) == 0:
+        rows.append(list(rows[-1]) if isinstance(rows[-1], list) else [])
+    return rows
+
+
+def outcome(read: Callable[[], pd.DataFrame]) -> tuple[str, Any]:
+    try:
+        frame = read()
+    except ContractError as error:
+        return str(error), None
+    refused = frame.attrs.pop(REFUSED)
+    return repr(refused), frame
+
+
+def assert_same(one: Callable[[], pd.DataFrame], other: Callable[[], pd.DataFrame]) -> None:
+    (told, frame), (expected_told, expected) = outcome(one), outcome(other)
+    assert told == expected_told
+    if expected is not None:
+        pd.testing.assert_frame_equal(frame, expected)
+
+
+@settings(deadline=None)
+@given(tables(5), st.sampled_from([timedelta(hours=1), timedelta(days=1), timedelta(days=4)]))
+def test_candles_are_the_same_by_the_short_way(rows: list[Any], interval: timedelta) -> None:
+    assert_same(
+        lambda: parse_ohlc(rows, "b", interval),
+        lambda: coingecko_frames._any_ohlc(rows, "b", interval),
+    )
+
+
+@settings(deadline=None)
+@given(tables(2), tables(2), tables(2), st.booleans(), st.sampled_from([None, "daily"]))
+def test_charts_are_the_same_by_the_short_way(
+    prices: list[Any], caps: list[Any], volumes: list[Any], alike: bool, interval: str | None
+) -> None:
+    body = {
+        "prices": prices,
+        "market_caps": prices if alike else caps,
+        "total_volumes": prices if alike else volumes,
+    }
+    assert_same(
+        lambda: parse_market_chart(body, "b", interval),
+        lambda: coingecko_frames._any_chart(body, "b", interval),
+    )
+
+
+@pytest.mark.parametrize("interval", [timedelta(hours=1), timedelta(days=1)])
+def test_plain_candles_do_go_the_short_way(interval: timedelta) -> None:
+    assert coingecko_frames._regular_ohlc(GOOD, interval) is not None
+    points = [[JAN_1, 1], [JAN_1 + DAY, 2.0], [JAN_1 + DAY + 7_000, 3]]
+    assert coingecko_frames._regular_chart(chart(points, points, points), "daily") is not None
 
 
 # coins/list
