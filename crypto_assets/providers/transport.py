@@ -18,7 +18,6 @@ from urllib.parse import urljoin, urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
-from requests.structures import CaseInsensitiveDict
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
@@ -188,16 +187,6 @@ class _Adapter(HTTPAdapter):
 
 
 class _Session(requests.Session):
-    def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
-        # Every request is a plain GET. Merging hooks, cookies, netrc and parameters anew for each
-        # one costs as much as sending it.
-        prepared = requests.PreparedRequest()
-        prepared.prepare_method("GET")
-        prepared.prepare_url(request.url or "", request.params)
-        prepared.headers = CaseInsensitiveDict(self.headers)  # type: ignore[arg-type]
-        prepared.prepare_cookies(self.cookies)
-        return prepared
-
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         target = super().get_redirect_target(resp)
         if target is not None:
