@@ -7,10 +7,15 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from crypto_assets.sandbox import Market
 from crypto_assets.tables import TABLES
 from crypto_assets_tests.lab import NOON, WEEK, Lab, open_lab
+
+# How long an example takes is the machine's.
+settings.register_profile("ours", deadline=None)
+settings.load_profile("ours")
 
 
 @pytest.fixture(autouse=True)
@@ -18,7 +23,7 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the developer's own settings and Dagster home out of the tests."""
     for name in list(os.environ):
         ours = name.startswith("CRYPTO_ASSETS_") and name != "CRYPTO_ASSETS_RECORDINGS"
-        if ours or name == "DAGSTER_HOME":
+        if ours or name in {"DAGSTER_HOME", "DAGSTER_EVENT_BATCH_SIZE"}:
             monkeypatch.delenv(name)
 
 
