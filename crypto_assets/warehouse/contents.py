@@ -136,9 +136,7 @@ def _together(stored: DayContent | None, came: DayContent) -> DayContent | None:
     """Return the content of both; none where another version of DuckDB hashed the stored rows."""
     if stored is None:
         return came
-    (version, one), (other_version, other) = (
-        day.content_hash.split(":") for day in (stored, came)
-    )
+    (version, one), (other_version, other) = (day.content_hash.split(":") for day in (stored, came))
     if version != other_version:
         return None
     return DayContent(stored.rows + came.rows, f"{version}:{int(one, 16) ^ int(other, 16):x}")

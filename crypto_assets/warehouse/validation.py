@@ -18,7 +18,8 @@ from crypto_assets.warehouse.session import quoted
 EXAMPLES = 5
 # A share of the rows.
 _FEW = 0.5
-_MICROSECOND, _DAY = np.timedelta64(1, "us"), np.timedelta64(1, "D")
+_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+_DAY_MICROSECONDS = 86_400_000_000
 
 
 def conform(frame: pd.DataFrame, table: Table, columns: Sequence[Column]) -> pd.DataFrame:
@@ -176,22 +177,21 @@ def _is_timestamp(values: "pd.Series[Any]") -> bool:
     stamps = _as_datetimes(values)
     if not dtypes.is_datetime64_dtype(stamps):
         return False
-    return _are_multiples(stamps, _MICROSECOND)
+    return _are_multiples(stamps, microseconds=1)
 
 
 def _is_day(values: "pd.Series[Any]") -> bool:
     stamps = _as_datetimes(values)
     if not dtypes.is_datetime64_dtype(stamps):
         return False
-    return _are_multiples(stamps, _DAY)
+    return _are_multiples(stamps, _DAY_MICROSECONDS)
 
 
-def _are_multiples(stamps: "pd.Series[Any]", of: np.timedelta64) -> bool:
+def _are_multiples(stamps: "pd.Series[Any]", microseconds: int) -> bool:
     """Tell whether all stamps lie on a grid from 1970 on; in whole numbers, since that is fast."""
     values = stamps.to_numpy()
-    unit, count = np.datetime_data(values.dtype)
-    step = int(of / np.timedelta64(count, unit)) if of > np.timedelta64(count, unit) else 1
-    return step == 1 or bool(((values.view("int64") % step == 0) | np.isnat(values)).all())
+    step = microseconds * _PER_SECOND[np.datetime_data(values.dtype)[0]] // 1_000_000
+    return step <= 1 or bool(((values.view("int64") % step == 0) | np.isnat(values)).all())
 
 
 def _as_datetimes(values: "pd.Series[Any]") -> "pd.Series[Any]":

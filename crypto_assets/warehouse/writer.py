@@ -112,9 +112,7 @@ def write(connection: duckdb.DuckDBPyConnection, batch: Batch, to: Write) -> Wri
 
 
 @contextmanager
-def _arriving(
-    connection: duckdb.DuckDBPyConnection, batch: Batch, to: Write
-) -> Iterator[_Arrival]:
+def _arriving(connection: duckdb.DuckDBPyConnection, batch: Batch, to: Write) -> Iterator[_Arrival]:
     """Let SQL read the rows meanwhile, once they are found to keep their contract."""
     try:
         try:
@@ -274,9 +272,7 @@ def _show(connection: duckdb.DuckDBPyConnection, frame: pd.DataFrame, to: Write)
     connection.execute(f"CREATE OR REPLACE TEMP VIEW {_ARRIVED} AS SELECT {columns} FROM incoming")
 
 
-def _arrival(
-    connection: duckdb.DuckDBPyConnection, frame: pd.DataFrame, table: Table
-) -> _Arrival:
+def _arrival(connection: duckdb.DuckDBPyConnection, frame: pd.DataFrame, table: Table) -> _Arrival:
     if table.time_column is None:
         return _Arrival(len(frame))
     found = connection.execute(contents.by_day_sql(table, source=_ARRIVED)).fetchall()
@@ -287,9 +283,7 @@ def _arrival(
     return _Arrival(len(frame), {day: DayContent(*told) for day, *told in found}, series)
 
 
-def _find_stored(
-    connection: duckdb.DuckDBPyConnection, table: Table, arrival: _Arrival
-) -> bool:
+def _find_stored(connection: duckdb.DuckDBPyConnection, table: Table, arrival: _Arrival) -> bool:
     """Copy the stored rows that have a staged one's key; tell whether there are any."""
     near, values = _reachable(table, arrival)
     found = connection.execute(
@@ -513,9 +507,7 @@ def _leave_unchanged_rows(connection: duckdb.DuckDBPyConnection, table: Table) -
     )
 
 
-def _delete_met(
-    connection: duckdb.DuckDBPyConnection, table: Table, arrival: _Arrival
-) -> None:
+def _delete_met(connection: duckdb.DuckDBPyConnection, table: Table, arrival: _Arrival) -> None:
     near, values = _reachable(table, arrival)
     connection.execute(
         f"DELETE FROM {quoted(table.name)} USING {_STAGED} "
