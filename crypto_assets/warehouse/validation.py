@@ -127,7 +127,8 @@ def _is_number(values: "pd.Series[Any]") -> bool:
 
 
 def _is_nothing(values: "pd.Series[Any]") -> bool:
-    return len(values) == 0 or bool(pd.isna(values.iat[0]) and values.isna().all())
+    # Most columns are told apart by their first value.
+    return bool(values.head(1).isna().all() and values.isna().all())
 
 
 def _is_whole(values: "pd.Series[Any]") -> bool:

@@ -5,7 +5,7 @@ rows are is the assets' concern, who may open the file the session's.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime
 
@@ -88,7 +88,7 @@ class _Arrival:
     rows: int
     days: Mapping[date, DayContent] = field(default_factory=dict)
     series: tuple[str, ...] = ()
-    """None where there are too many to name."""
+    """Empty where there are too many to name."""
 
 
 def write(connection: duckdb.DuckDBPyConnection, batch: Batch, to: Write) -> WriteReport:
@@ -186,13 +186,14 @@ def _replace_days(
 
 def _insert(connection: duckdb.DuckDBPyConnection, table: Table, source: str, rows: int) -> None:
     is_large = rows >= _ROWS_OF_A_THREAD
-    connection.execute(
-        "SET preserve_insertion_order = false" if is_large else "SET threads = 1",
-    )
+    setting, value = ("preserve_insertion_order", "false") if is_large else ("threads", "1")
+    connection.execute(f"SET {setting} = {value}")
     try:
         connection.execute(f"INSERT INTO {quoted(table.name)} BY NAME FROM {source}")
     finally:
-        connection.execute("RESET preserve_insertion_order" if is_large else "RESET threads")
+        # After a failure the transaction takes no statement, and that failure is what matters.
+        with suppress(duckdb.Error):
+            connection.execute(f"RESET {setting}")
 
 
 def _delete_days(connection: duckdb.DuckDBPyConnection, table: Table, touched: set[date]) -> None:
