@@ -5,7 +5,7 @@ rows that were changed by anything else. Provenance is left out of the hash: two
 different times can be equal.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from datetime import date
 
@@ -70,6 +70,78 @@ def record(connection: duckdb.DuckDBPyConnection, table: Table, days: Iterable[d
         connection.unregister("touched")
 
 
+def noted(
+    connection: duckdb.DuckDBPyConnection, table: Table, days: Iterable[date]
+) -> dict[date, DayContent]:
+    """Return what is written down of some days."""
+    found = connection.execute(
+        "SELECT day, rows_stored, content_hash FROM partitions "
+        "WHERE table_name = ? AND list_contains(?, day)",
+        [table.name, sorted(set(days))],
+    ).fetchall()
+    return {day: DayContent(rows, content) for day, rows, content in found}
+
+
+def replace(
+    connection: duckdb.DuckDBPyConnection,
+    table: Table,
+    days: Iterable[date],
+    found: Mapping[date, DayContent],
+) -> None:
+    """Write down `found` of the days it has, and of the other `days` that there is nothing."""
+    connection.execute(
+        "DELETE FROM partitions WHERE table_name = ? AND list_contains(?, day)",
+        [table.name, sorted({*days, *found})],
+    )
+    told = pd.DataFrame(
+        {
+            "table_name": table.name,
+            "day": pd.to_datetime(list(found)),
+            "rows_stored": [day.rows for day in found.values()],
+            "content_hash": [day.content_hash for day in found.values()],
+        }
+    )
+    connection.register("told", told)
+    try:
+        connection.execute("INSERT INTO partitions SELECT * FROM told")
+    finally:
+        connection.unregister("told")
+
+
+def add(
+    connection: duckdb.DuckDBPyConnection,
+    table: Table,
+    came: Mapping[date, DayContent],
+    replaced: Set[date],
+) -> None:
+    """Write down that rows came to days, on some of which stored ones were replaced or removed.
+
+    Those are counted anew, and all of them where that is no more work than the rows that came.
+    """
+    before = noted(connection, table, came)
+    if sum(day.rows for day in before.values()) <= sum(day.rows for day in came.values()):
+        record(connection, table, came.keys() | replaced)
+        return
+    after = {
+        day: _together(before.get(day), content)
+        for day, content in came.items()
+        if day not in replaced
+    }
+    told = {day: content for day, content in after.items() if content}
+    replace(connection, table, told, told)
+    record(connection, table, (came.keys() | replaced) - told.keys())
+
+
+def _together(stored: DayContent | None, came: DayContent) -> DayContent | None:
+    """Return the content of both; none where another version of DuckDB hashed the stored rows."""
+    if stored is None:
+        return came
+    (version, one), (other_version, other) = (day.content_hash.split(":") for day in (stored, came))
+    if version != other_version:
+        return None
+    return DayContent(stored.rows + came.rows, f"{version}:{int(one, 16) ^ int(other, 16):x}")
+
+
 def record_all(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
     """Write down what is stored on all days, inside the caller's transaction."""
     connection.execute("DELETE FROM partitions WHERE table_name = ?", [table.name])
@@ -94,8 +166,8 @@ def contents(
     return Contents(total, {day: DayContent(rows, content) for day, rows, content in found})
 
 
-def by_day_sql(table: Table, where: str = "") -> str:
-    """Return a query of what is stored: day, rows_stored, content_hash.
+def by_day_sql(table: Table, where: str = "", source: str | None = None) -> str:
+    """Return a query of what is stored, or in another relation: day, rows_stored, content_hash.
 
     DuckDB's own hash is forty times as fast as a cryptographic one, and its version is part of
     the result, because another version may hash otherwise.
@@ -105,5 +177,5 @@ def by_day_sql(table: Table, where: str = "") -> str:
         f"SELECT {day_of(table)} AS day, count(*) AS rows_stored, "
         # Keys are unique, so no two rows can cancel each other out.
         f"concat('duckdb-', version(), ':', lower(hex(bit_xor(hash({columns}))))) AS content_hash "
-        f"FROM {quoted(table.name)} {where} GROUP BY ALL"
+        f"FROM {source or quoted(table.name)} {where} GROUP BY ALL"
     )

@@ -60,6 +60,12 @@ def ensure_schema(connection: duckdb.DuckDBPyConnection, identity: Identity) -> 
 
     Raises `WarehouseError`, also where the tables are not what a program of their version made.
     """
+    migrated = False
+    if _is_as_described(connection):
+        _check_identity(connection, identity)
+        migrated = migrations.migrate(connection)
+        if not migrated and contents.are_recorded(connection):
+            return
     existing = existing_columns(connection)
     if not existing:
         with transaction(connection):
@@ -69,13 +75,13 @@ def ensure_schema(connection: duckdb.DuckDBPyConnection, identity: Identity) -> 
     _check_identity(connection, identity)
     # Each in a transaction of its own: DuckDB can't commit an altered table together with rows of
     # it that were changed before.
-    migrated = migrations.migrate(connection)
+    migrated = migrations.migrate(connection) or migrated
     with transaction(connection):
         if migrated:
             existing = existing_columns(connection)
         _check_present(existing, BESIDE)
         changed = _add_columns(connection, existing)
-        _describe(connection, existing, is_due=bool(changed) or migrated)
+        _describe(connection, is_due=migrated)
         are_due = not contents.are_recorded(connection)
         for table in partitioned():
             if table.name in changed or are_due:
@@ -140,7 +146,7 @@ def _create(connection: duckdb.DuckDBPyConnection, identity: Identity) -> None:
     contents.reset(connection)
     for table in TABLES.values():
         connection.execute(create_table_sql(table))
-    _describe(connection, {}, is_due=True)
+    _describe(connection, is_due=True)
     migrations.record(connection, migrations.newest(), "create")
     connection.execute(
         "INSERT INTO warehouse_info VALUES (?, ?, ?)",
@@ -148,21 +154,40 @@ def _create(connection: duckdb.DuckDBPyConnection, identity: Identity) -> None:
     )
 
 
-def _describe(connection: duckdb.DuckDBPyConnection, existing: Columns, is_due: bool) -> None:
+def _is_as_described(connection: duckdb.DuckDBPyConnection) -> bool:
+    """Tell whether nothing of the schema changed since this program's contracts were checked."""
+    # Called rather than looked up: the list of all functions takes 25 ms.
+    try:
+        row = connection.execute(f"SELECT {_FINGERPRINT}()").fetchone()
+    except duckdb.CatalogException:
+        return False
+    return row is not None and row[0] == _looks(connection)
+
+
+def _looks(connection: duckdb.DuckDBPyConnection) -> str:
+    """Return a hash of what tables and views there are, and of what is wanted of them.
+
+    Of a view only the name counts: its columns take 8 ms to find, and its text is not always told
+    the same way.
+    """
+    found = connection.execute(
+        "SELECT table_name, sql FROM duckdb_tables() "
+        "WHERE database_name = current_database() AND schema_name = 'main' "
+        "UNION ALL SELECT view_name, '' FROM duckdb_views() "
+        "WHERE database_name = current_database() AND schema_name = 'main' ORDER BY ALL"
+    ).fetchall()
+    wanted = [*map(create_table_sql, TABLES.values()), *_described()]
+    return hashlib.sha256("\n".join([*map(str, found), *wanted]).encode()).hexdigest()
+
+
+def _describe(connection: duckdb.DuckDBPyConnection, is_due: bool) -> None:
     """Bring up to date what follows from this program alone and holds no rows.
 
     That is due where the file was last described otherwise, or something of it is gone.
     """
-    wanted = [*_described()]
-    # Kept as a macro, it is lost wherever the others are lost, as in a backup.
-    fingerprint = hashlib.sha256("\n".join(wanted).encode()).hexdigest()
-    if (
-        not is_due
-        and {*TABLES, "coverage", *views.VIEWS} <= existing.keys()
-        and _fingerprint(connection) == fingerprint
-    ):
+    if not is_due and _is_as_described(connection):
         return
-    for statement in wanted:
+    for statement in _described():
         try:
             connection.execute(statement)
         except duckdb.CatalogException as error:
@@ -171,18 +196,10 @@ def _describe(connection: duckdb.DuckDBPyConnection, existing: Columns, is_due: 
                 f"can't make the views of this warehouse ({reason}): rename what has the name of "
                 "one of them; no row was changed"
             ) from None
-    connection.execute(f"CREATE OR REPLACE MACRO {_FINGERPRINT}() AS {literal(fingerprint)}")
-    told = literal("What the views and comments of this file were made from; for the program.")
+    # Kept as a macro, it is lost wherever the others are lost, as in a backup.
+    connection.execute(f"CREATE OR REPLACE MACRO {_FINGERPRINT}() AS {literal(_looks(connection))}")
+    told = literal("What the tables, views and comments of this file are; for the program.")
     connection.execute(f"COMMENT ON MACRO {_FINGERPRINT} IS {told}")
-
-
-def _fingerprint(connection: duckdb.DuckDBPyConnection) -> str | None:
-    # Called rather than looked up: the list of all functions takes 25 ms.
-    try:
-        row = connection.execute(f"SELECT {_FINGERPRINT}()").fetchone()
-    except duckdb.CatalogException:
-        return None
-    return str(row[0]) if row else None
 
 
 def _described() -> Iterator[str]:

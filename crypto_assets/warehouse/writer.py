@@ -4,25 +4,35 @@ Here belongs how rows get into a table without any being lost, doubled or half-w
 rows are is the assets' concern, who may open the file the session's.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import date, datetime
 
 import duckdb
+import numpy as np
 import pandas as pd
 
 from crypto_assets.periods import days, wall_now
 from crypto_assets.tables import FIRST_FINAL_AT, Table
 from crypto_assets.warehouse import contents, gaps
+from crypto_assets.warehouse.contents import DayContent
 from crypto_assets.warehouse.errors import ContractViolationError
 from crypto_assets.warehouse.session import quoted, transaction
-from crypto_assets.warehouse.sqls import day_of, key_json
-from crypto_assets.warehouse.validation import check_rows, conform, violation
+from crypto_assets.warehouse.sqls import day_of, key_json, literal, within
+from crypto_assets.warehouse.validation import check_key, check_values, conform, violation
 
+# The rows as they came, read from memory; and a copy of them to change, where stored rows are met.
+_ARRIVED = "arrived"
 _STAGED = "staged"
 _STORED = "stored"
 # Relative; below it a changed DOUBLE is noise of another route to the same value.
 FLOAT_NOISE = 1e-9
+# Of more series than this a write looks for stored rows without naming them.
+_SERIES_NAMED = 200
+# Fewer rows are inserted by one thread: more of them take twice the work, and leave row groups that
+# are half full, which the checkpoint then writes anew.
+_ROWS_OF_A_THREAD = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -71,6 +81,16 @@ class Write:
     days: tuple[date, date] | None = None
 
 
+@dataclass(frozen=True)
+class _Arrival:
+    """Where the rows that came belong: what each day has of them, and which series they are of."""
+
+    rows: int
+    days: Mapping[date, DayContent] = field(default_factory=dict)
+    series: tuple[str, ...] = ()
+    """Empty where there are too many to name."""
+
+
 def write(connection: duckdb.DuckDBPyConnection, batch: Batch, to: Write) -> WriteReport:
     """Store a batch in one transaction, or nothing of it.
 
@@ -80,113 +100,218 @@ def write(connection: duckdb.DuckDBPyConnection, batch: Batch, to: Write) -> Wri
     values of a provider that change go to `restatements`. Raises `ContractViolationError`.
     """
     if len(batch.rows):
-        # Before the transaction, since DuckDB reads what the same one wrote with one thread only.
+        with _arriving(connection, batch, to) as arrival, transaction(connection):
+            report = _store(connection, batch, to, arrival)
+            _record_gaps(connection, batch, to)
+        return report
+    with transaction(connection):
+        if to.table.derived and to.days:
+            _replace_days(connection, to.table, set(days(*to.days)), {})
+        _record_gaps(connection, batch, to)
+    return WriteReport()
+
+
+@contextmanager
+def _arriving(connection: duckdb.DuckDBPyConnection, batch: Batch, to: Write) -> Iterator[_Arrival]:
+    """Let SQL read the rows meanwhile, once they are found to keep their contract."""
+    try:
         try:
-            _stage(connection, batch.rows, to)
-            check_rows(connection, _STAGED, to.table)
-            _check_days(connection, to)
+            frame, is_unique = _conformed(batch.rows, to)
+            _show(connection, frame, to)
+            check_values(connection, _ARRIVED, to.table)
+            if not is_unique:
+                check_key(connection, _ARRIVED, to.table)
+            arrival = _arrival(connection, frame, to.table)
+            _check_days(connection, to, arrival)
         except ContractViolationError:
             batch.on_refusal()
             raise
-    with transaction(connection):
-        report = WriteReport()
-        if len(batch.rows):
-            report = _store(connection, batch, to)
-        elif to.table.derived and to.days:
-            asked = set(days(*to.days))
-            _delete_days(connection, to.table, asked)
-            contents.record(connection, to.table, asked)
-        if batch.inspection:
-            found = gaps.without_whole_days(connection, to.table, batch.inspection)
-            gaps.record(connection, to.table.name, found)
-    return report
+        yield arrival
+    finally:
+        connection.unregister("incoming")
 
 
-def _store(connection: duckdb.DuckDBPyConnection, batch: Batch, to: Write) -> WriteReport:
-    """Let the staged rows take their places in the table."""
+def _store(
+    connection: duckdb.DuckDBPyConnection, batch: Batch, to: Write, arrival: _Arrival
+) -> WriteReport:
+    """Let the rows that came take their places in the table."""
     table = to.table
-    report = WriteReport(received=len(batch.rows), changed=len(batch.rows))
-    touched = _touched_days(connection, batch, to)
-    is_provided = not table.derived and table.time_column is not None
+    report = WriteReport(received=arrival.rows, changed=arrival.rows)
+    if table.derived:
+        report.changed = _count_changed_days(connection, table, arrival)
+        asked = set(days(*to.days)) if to.days else set()
+        _replace_days(connection, table, asked, arrival.days)
+        _insert(connection, table, _ARRIVED, arrival.rows)
+        return report
+    is_provided = table.time_column is not None
+    gone: set[date] = set()
     if is_provided:
-        report.restated = _remove_what_is_gone(connection, batch.whole, to)
-    met = _find_stored(connection, table)
+        report.restated, gone = _remove_what_is_gone(connection, batch.whole, to)
+    source, met = _ARRIVED, _find_stored(connection, table, arrival)
     if met:
+        source = _STAGED
+        connection.execute(f"CREATE OR REPLACE TEMP TABLE {_STAGED} AS FROM {_ARRIVED}")
         _keep_stored_values(connection, table)
         if is_provided:
             _keep_better_rows(connection, table)
         report.changed = _count_changed(connection, table)
         if is_provided:
             report.restated += _record_restatements(connection, to)
+            gone |= _days_of_stored(connection, table)
             _leave_unchanged_rows(connection, table)
-    if table.derived:
-        _delete_days(connection, table, touched)
-    elif met:
-        _delete_met(connection, table)
-    connection.execute(f"INSERT INTO {quoted(table.name)} BY NAME FROM {_STAGED}")
-    contents.record(connection, table, touched)
+        _delete_met(connection, table, arrival)
+    _insert(connection, table, source, arrival.rows)
+    if is_provided:
+        contents.add(connection, table, arrival.days, gone)
     return report
 
 
-def _delete_days(connection: duckdb.DuckDBPyConnection, table: Table, touched: set[date]) -> None:
+def _record_gaps(connection: duckdb.DuckDBPyConnection, batch: Batch, to: Write) -> None:
+    if batch.inspection:
+        found = gaps.without_whole_days(connection, to.table, batch.inspection)
+        gaps.record(connection, to.table.name, found)
+
+
+def _replace_days(
+    connection: duckdb.DuckDBPyConnection,
+    table: Table,
+    asked: set[date],
+    arrived: Mapping[date, DayContent],
+) -> None:
     """Make room for days calculated anew from all there is: what no longer follows goes too."""
-    connection.execute(
-        f"DELETE FROM {quoted(table.name)} WHERE {day_of(table)} IN (SELECT unnest(?))",
-        [list(touched)],
-    )
+    touched = asked | arrived.keys()
+    _delete_days(connection, table, touched)
+    contents.replace(connection, table, touched, arrived)
 
 
-def _stage(connection: duckdb.DuckDBPyConnection, rows: pd.DataFrame, to: Write) -> None:
-    """Bring the rows to the contract's types in a temporary table."""
-    stamps: dict[str, str] = {"run_id": "$run_id", "materialized_at": "$now"}
-    values: dict[str, str | datetime] = {"run_id": to.run_id, "now": wall_now()}
-    if "materialized_at" in rows.columns:
-        del stamps["materialized_at"], values["now"]
+def _insert(connection: duckdb.DuckDBPyConnection, table: Table, source: str, rows: int) -> None:
+    is_large = rows >= _ROWS_OF_A_THREAD
+    setting, value = ("preserve_insertion_order", "false") if is_large else ("threads", "1")
+    connection.execute(f"SET {setting} = {value}")
+    try:
+        connection.execute(f"INSERT INTO {quoted(table.name)} BY NAME FROM {source}")
+    finally:
+        # After a failure the transaction takes no statement, and that failure is what matters.
+        with suppress(duckdb.Error):
+            connection.execute(f"RESET {setting}")
+
+
+def _delete_days(connection: duckdb.DuckDBPyConnection, table: Table, touched: set[date]) -> None:
+    if touched:
+        on_days, values = _on_days(table, touched)
+        connection.execute(f"DELETE FROM {quoted(table.name)} WHERE {on_days}", values)
+
+
+def _on_days(table: Table, wanted: set[date]) -> tuple[str, dict[str, object]]:
+    """Return the condition of rows of some days, and its values.
+
+    The range lets DuckDB skip what is far off, and says it all where no day between is left out.
+    """
+    values: dict[str, object] = {"first": min(wanted), "last": max(wanted)}
+    near = within(table, "$first", "$last")
+    if len(wanted) <= (max(wanted) - min(wanted)).days:
+        values["days"] = sorted(wanted)
+        near += f" AND {day_of(table)} IN (SELECT unnest($days))"
+    return near, values
+
+
+def _conformed(rows: pd.DataFrame, to: Write) -> tuple[pd.DataFrame, bool]:
+    """Bring the rows to the contract's types and order; tell whether no two share a key.
+
+    The order is by time, so that DuckDB can skip the rows of other times when it reads some.
+    """
+    stamps = _stamps(rows, to)
+    names = [name for name in rows.columns if name not in stamps]
+    told = [column for column in to.table.all_columns if column.name not in stamps]
+    given = rows if len(names) == len(rows.columns) else rows[names]
+    frame = conform(given, to.table, told)
+    order = list(dict.fromkeys(n for n in (to.table.time_column, *to.table.key) if n))
+    if _rises(frame, order):
+        return frame, True
+    frame = frame.sort_values(order, ignore_index=True)
+    return frame, _rises(frame, order)
+
+
+def _rises(frame: pd.DataFrame, order: list[str]) -> bool:
+    """Tell whether each row comes after the one before it, so that no two are equal."""
+    if len(frame) < 2 or not set(order) <= set(frame.columns):
+        return False
+    after: np.ndarray = np.zeros(len(frame) - 1, dtype=bool)
+    alike: np.ndarray = np.ones(len(frame) - 1, dtype=bool)
+    for name in order:
+        values = frame[name]
+        if isinstance(values.dtype, pd.CategoricalDtype):
+            places = values.cat.codes.to_numpy()
+        elif isinstance(values.dtype, np.dtype) and values.dtype.kind in "iufM":
+            places = values.to_numpy()
+        else:
+            places = pd.factorize(values, sort=True)[0]
+        after |= alike & (places[1:] > places[:-1])
+        alike &= places[1:] == places[:-1]
+    return bool(after.all())
+
+
+def _stamps(rows: pd.DataFrame, to: Write) -> dict[str, str]:
+    """Return the columns that a write knows by itself, in SQL."""
+    stamps = {"run_id": literal(to.run_id)}
+    if "materialized_at" not in rows.columns:
+        stamps["materialized_at"] = literal(str(wall_now()))
     if FIRST_FINAL_AT in to.table.all_columns:
         stamps[FIRST_FINAL_AT.name] = "CASE WHEN is_final THEN observed_at END"
-    told = [column for column in to.table.all_columns if column.name not in stamps]
-    frame = conform(rows[[name for name in rows.columns if name not in stamps]], to.table, told)
-    # By time, so that DuckDB can skip the rows of other times when it reads some.
-    order = [name for name in (to.table.time_column, *to.table.key) if name]
-    frame = frame.sort_values(list(dict.fromkeys(order)), ignore_index=True)
-    sources = stamps | {name: quoted(name) for name in frame.columns}
+    return stamps
+
+
+def _show(connection: duckdb.DuckDBPyConnection, frame: pd.DataFrame, to: Write) -> None:
+    """Let SQL see a frame with all columns and types of the table."""
+    sources = {name: quoted(name) for name in frame.columns}
+    sources = _stamps(frame, to) | sources
     columns = ", ".join(
         f"CAST({sources.get(column.name, 'NULL')} AS {column.type}) AS {quoted(column.name)}"
         for column in to.table.all_columns
     )
     connection.register("incoming", frame)
-    try:
-        connection.execute(
-            f"CREATE OR REPLACE TEMP TABLE {_STAGED} AS SELECT {columns} FROM incoming", values
-        )
-    finally:
-        connection.unregister("incoming")
+    connection.execute(f"CREATE OR REPLACE TEMP VIEW {_ARRIVED} AS SELECT {columns} FROM incoming")
 
 
-def _find_stored(connection: duckdb.DuckDBPyConnection, table: Table) -> bool:
+def _arrival(connection: duckdb.DuckDBPyConnection, frame: pd.DataFrame, table: Table) -> _Arrival:
+    if table.time_column is None:
+        return _Arrival(len(frame))
+    found = connection.execute(contents.by_day_sql(table, source=_ARRIVED)).fetchall()
+    series: tuple[str, ...] = ()
+    if table.series_column:
+        named = frame[table.series_column].unique()
+        series = tuple(named) if len(named) <= _SERIES_NAMED else ()
+    return _Arrival(len(frame), {day: DayContent(*told) for day, *told in found}, series)
+
+
+def _find_stored(connection: duckdb.DuckDBPyConnection, table: Table, arrival: _Arrival) -> bool:
     """Copy the stored rows that have a staged one's key; tell whether there are any."""
-    near = connection.execute(
-        f"SELECT 1 FROM {quoted(table.name)} {_reachable(table)} LIMIT 1"
+    near, values = _reachable(table, arrival)
+    found = connection.execute(
+        f"SELECT 1 FROM {quoted(table.name)} WHERE {near} LIMIT 1", values
     ).fetchone()
-    if near is None:
+    if found is None:
         return False
     row = connection.execute(
         f"CREATE OR REPLACE TEMP TABLE {_STORED} AS SELECT * FROM {quoted(table.name)} "
-        f"SEMI JOIN {_STAGED} ON {_same(quoted(table.name), _STAGED, table.key)} "
-        f"{_reachable(table)}"
+        f"SEMI JOIN {_ARRIVED} ON {_same(quoted(table.name), _ARRIVED, table.key)} "
+        f"WHERE {near}",
+        values,
     ).fetchone()
     return bool(row and row[0])
 
 
-def _reachable(table: Table, word: str = "WHERE") -> str:
-    """Return the condition that lets DuckDB skip what no staged row can meet."""
+def _reachable(table: Table, arrival: _Arrival) -> tuple[str, dict[str, object]]:
+    """Return the condition, and its values, that lets DuckDB skip what no staged row can meet."""
     if table.time_column is None:
-        return ""
-    time = quoted(table.time_column)
-    return (
-        f"{word} {quoted(table.name)}.{time} >= (SELECT min({time}) FROM {_STAGED}) "
-        f"AND {quoted(table.name)}.{time} <= (SELECT max({time}) FROM {_STAGED})"
-    )
+        return "true", {}
+    stored = f"{quoted(table.name)}."
+    near = within(table, "$first", "$last", stored)
+    values: dict[str, object] = {"first": min(arrival.days), "last": max(arrival.days)}
+    if table.series_column and arrival.series:
+        names = ", ".join(map(literal, arrival.series))
+        near += f" AND {stored}{quoted(table.series_column)} IN ({names})"
+    return near, values
 
 
 def _keep_stored_values(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
@@ -211,27 +336,19 @@ def _keep_stored_values(connection: duckdb.DuckDBPyConnection, table: Table) -> 
         )
 
 
-def _check_days(connection: duckdb.DuckDBPyConnection, to: Write) -> None:
-    if to.days is None or to.table.time_column is None:
+def _check_days(connection: duckdb.DuckDBPyConnection, to: Write, arrival: _Arrival) -> None:
+    if to.days is None or all(to.days[0] <= day <= to.days[1] for day in arrival.days):
         return
     outside = connection.execute(
-        f"SELECT * FROM {_STAGED} WHERE {day_of(to.table)} NOT BETWEEN ? AND ?", list(to.days)
+        f"SELECT * FROM {_ARRIVED} WHERE {day_of(to.table)} NOT BETWEEN ? AND ?", list(to.days)
     ).fetchdf()
-    if len(outside):
-        rule = f"days within the partitions asked for, {to.days[0]} to {to.days[1]}"
-        raise violation(to.table, rule, len(outside), outside)
+    rule = f"days within the partitions asked for, {to.days[0]} to {to.days[1]}"
+    raise violation(to.table, rule, len(outside), outside)
 
 
-def _touched_days(connection: duckdb.DuckDBPyConnection, batch: Batch, to: Write) -> set[date]:
-    """Return the days whose rows a write may change: a derived table is replaced in its range."""
-    if to.table.time_column is None:
-        return set()
-    rows = connection.execute(f"SELECT DISTINCT {day_of(to.table)} FROM {_STAGED}").fetchall()
-    asked = days(*to.days) if to.table.derived and to.days else ()
-    whole: set[date] = set()
-    if batch.whole is not None and to.table.time_column in batch.whole:
-        whole = {pd.Timestamp(day).date() for day in batch.whole[to.table.time_column]}
-    return {day for (day,) in rows} | set(asked) | whole
+def _days_of_stored(connection: duckdb.DuckDBPyConnection, table: Table) -> set[date]:
+    found = connection.execute(f"SELECT DISTINCT {day_of(table)} FROM {_STORED}").fetchall()
+    return {day for (day,) in found}
 
 
 def _keep_better_rows(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
@@ -257,9 +374,10 @@ def _keep_better_rows(connection: duckdb.DuckDBPyConnection, table: Table) -> No
 
 def _remove_what_is_gone(
     connection: duckdb.DuckDBPyConnection, whole: pd.DataFrame | None, to: Write
-) -> int:
+) -> tuple[int, set[date]]:
+    """Remove stored rows that did not come again; return how many, and of which days."""
     if whole is None or whole.empty:
-        return 0
+        return 0, set()
     table, stored = to.table, quoted(to.table.name)
     slices = tuple(str(name) for name in whole.columns)
     names = ", ".join(map(quoted, slices))
@@ -269,27 +387,31 @@ def _remove_what_is_gone(
         connection.execute(
             f"""CREATE OR REPLACE TEMP TABLE gone AS
             WITH asked AS (
-                SELECT {names}, coalesce(max(staged.observed_at),
-                    (SELECT max(observed_at) FROM {_STAGED})) AS asked_at
-                FROM whole LEFT JOIN {_STAGED} USING ({names}) GROUP BY ALL
+                SELECT {names}, coalesce(max({_ARRIVED}.observed_at),
+                    (SELECT max(observed_at) FROM {_ARRIVED})) AS asked_at
+                FROM whole LEFT JOIN {_ARRIVED} USING ({names}) GROUP BY ALL
             )
             SELECT {stored}.*, asked_at, {key_json(stored, table)} AS key_json
             FROM {stored} JOIN asked ON {_same(stored, "asked", slices)}
-            ANTI JOIN {_STAGED} ON {_same(stored, _STAGED, table.key)}
+            ANTI JOIN {_ARRIVED} ON {_same(stored, _ARRIVED, table.key)}
             -- What another run saw later is not gone; unless a clock was set back since.
             WHERE {stored}.observed_at <= asked_at OR {stored}.observed_at > $now""",
             {"now": now},
         )
     finally:
         connection.unregister("whole")
-    row = connection.execute(
-        f"INSERT INTO restatements SELECT ?, {day_of(table)}, key_json, '(row)', "
-        "CAST(to_json(gone) AS VARCHAR), NULL, observed_at, asked_at, ?, ? FROM gone",
-        [table.name, to.run_id, now],
-    ).fetchone()
-    connection.execute(f"DELETE FROM {stored} USING gone WHERE {_same(stored, 'gone', table.key)}")
+    days_of = connection.execute(f"SELECT {day_of(table)} FROM gone").fetchall()
+    if days_of:
+        connection.execute(
+            f"INSERT INTO restatements SELECT ?, {day_of(table)}, key_json, '(row)', "
+            "CAST(to_json(gone) AS VARCHAR), NULL, observed_at, asked_at, ?, ? FROM gone",
+            [table.name, to.run_id, now],
+        )
+        connection.execute(
+            f"DELETE FROM {stored} USING gone WHERE {_same(stored, 'gone', table.key)}"
+        )
     connection.execute("DROP TABLE gone")
-    return int(row[0]) if row else 0
+    return len(days_of), {day for (day,) in days_of}
 
 
 def _differs(table: Table) -> str:
@@ -301,11 +423,37 @@ def _differs(table: Table) -> str:
 
 
 def _count_changed(connection: duckdb.DuckDBPyConnection, table: Table) -> int:
+    return _count_differing(connection, table, _STAGED, _STORED, {})
+
+
+def _count_changed_days(
+    connection: duckdb.DuckDBPyConnection, table: Table, arrival: _Arrival
+) -> int:
+    """Count the calculated rows that are not stored already, of days whose hashes differ."""
+    noted = contents.noted(connection, table, arrival.days)
+    changed = {day for day, found in arrival.days.items() if noted.get(day) != found}
+    new = changed - noted.keys()
+    count = sum(arrival.days[day].rows for day in new)
+    if changed == new:
+        return count
+    on_days, values = _on_days(table, changed - new)
+    left, right = (f"(FROM {name} WHERE {on_days})" for name in (_ARRIVED, quoted(table.name)))
+    return count + _count_differing(connection, table, left, right, values)
+
+
+def _count_differing(
+    connection: duckdb.DuckDBPyConnection,
+    table: Table,
+    staged: str,
+    stored: str,
+    values: Mapping[str, object],
+) -> int:
     row = connection.execute(
-        f"SELECT count(*) FROM {_STAGED} LEFT JOIN "
-        f"(SELECT *, true AS is_stored FROM {_STORED}) AS stored "
-        f"ON {_same(_STAGED, _STORED, table.key)} "
-        f"WHERE stored.is_stored IS NULL OR {_differs(table)}"
+        f"SELECT count(*) FROM {staged} AS staged LEFT JOIN "
+        f"(SELECT *, true AS is_stored FROM {stored}) AS stored "
+        f"ON {_same('staged', 'stored', table.key)} "
+        f"WHERE stored.is_stored IS NULL OR {_differs(table)}",
+        values,
     ).fetchone()
     return int(row[0]) if row else 0
 
@@ -360,10 +508,12 @@ def _leave_unchanged_rows(connection: duckdb.DuckDBPyConnection, table: Table) -
     )
 
 
-def _delete_met(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
+def _delete_met(connection: duckdb.DuckDBPyConnection, table: Table, arrival: _Arrival) -> None:
+    near, values = _reachable(table, arrival)
     connection.execute(
         f"DELETE FROM {quoted(table.name)} USING {_STAGED} "
-        f"WHERE {_same(quoted(table.name), _STAGED, table.key)} {_reachable(table, 'AND')}"
+        f"WHERE {_same(quoted(table.name), _STAGED, table.key)} AND {near}",
+        values,
     )
 
 

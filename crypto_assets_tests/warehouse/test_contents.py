@@ -332,6 +332,45 @@ def test_after_any_writes_what_is_noted_is_what_is_there(
     assert {day: rows for day, (rows, _) in noted(memory).items()} == dict(counted)
 
 
+MORE = st.dictionaries(
+    st.tuples(st.sampled_from([D1, D2]), st.sampled_from("abcdefgh")),
+    st.sampled_from([1.0, 2.0]),
+    min_size=1,
+    max_size=4,
+)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(MORE, min_size=1, max_size=4))
+def test_few_rows_that_come_to_full_days_are_noted_with_those_that_are_there(
+    memory: duckdb.DuckDBPyConnection, steps: list[dict[tuple[date, str], float]]
+) -> None:
+    emptied(memory)
+    stored = [(day, coin, 1.0) for day in (D1, D2) for coin in "abcdefvwxyz"]
+    write(memory, Batch(caps(*stored)), to())
+    for step in steps:
+        write(memory, Batch(caps(*[(*key, price) for key, price in step.items()])), to())
+        assert noted(memory) == found(memory)
+
+
+def test_rows_that_come_to_a_day_hashed_by_another_version_have_it_hashed_anew(
+    store: duckdb.DuckDBPyConnection,
+) -> None:
+    write(store, Batch(caps(*[(D1, coin, 1.0) for coin in "abc"])), to())
+    store.execute("UPDATE partitions SET content_hash = 'duckdb-v0.0.1:abc'")
+    write(store, Batch(caps((D1, "d", 1.0))), to())
+    assert noted(store) == found(store)
+
+
+def test_rows_that_come_to_a_day_do_not_hide_that_something_else_changed_it(
+    store: duckdb.DuckDBPyConnection,
+) -> None:
+    write(store, Batch(caps(*[(D1, coin, 1.0) for coin in "abc"])), to())
+    store.execute("UPDATE market_caps SET price_usd = 7 WHERE coin_id = 'a'")
+    write(store, Batch(caps((D1, "d", 1.0))), to())
+    assert noted(store) != found(store)
+
+
 def test_all_days_can_be_noted_anew(store: duckdb.DuckDBPyConnection) -> None:
     write(store, Batch(caps((D1, "a", 1.0), (D2, "a", 1.0))), to())
     before = noted(store)

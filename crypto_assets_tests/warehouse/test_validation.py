@@ -92,6 +92,11 @@ BROKEN_CAPS: dict[str, tuple[Change, str]] = {
         lambda frame: frame.assign(date="2026-01-05"),
         "'date is DATE, came as object'",
     ),
+    "list for text": (setting("coin_id", ["a", "b"]), "'coin_id is VARCHAR, came as object'"),
+    "lists for numbers": (
+        lambda frame: frame.assign(price_usd=pd.Series([[1.0, 2.0]] * 2, index=frame.index)),
+        "'price_usd is DOUBLE, came as object'",
+    ),
     "aware day": (lambda frame: frame.assign(date=AWARE), r"'date is DATE, came as .*UTC"),
     "aware time": (
         lambda frame: frame.assign(observed_at=AWARE),

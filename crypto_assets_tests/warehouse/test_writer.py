@@ -492,6 +492,84 @@ def test_a_report_counts_what_came_changed_and_is_stored(store: duckdb.DuckDBPyC
     assert report == WriteReport(received=3, changed=2, restated=1)
 
 
+def ranked(rows: dict[tuple[date, str], tuple[float, float]]) -> pd.DataFrame:
+    keys = list(rows)
+    return pd.DataFrame(
+        {
+            "date": pd.to_datetime([day for day, _ in keys]),
+            "coin_id": pd.Categorical([coin for _, coin in keys]),
+            "market_cap_rank": range(1, len(keys) + 1),
+            "market_cap_usd": [cap for cap, _ in rows.values()],
+            "market_share": [share for _, share in rows.values()],
+            "is_point_in_time": True,
+            "is_final": True,
+            "observed_at": pd.Timestamp(SEEN),
+            "source": "sandbox/calculated",
+        }
+    ).assign(market_cap_rank=1)
+
+
+RANKED = st.dictionaries(
+    st.tuples(st.sampled_from([D1, D2, D3]), st.sampled_from("abc")),
+    st.tuples(st.sampled_from([1.0, 1.0 + 1e-12, 2.0]), st.sampled_from([0.25, 0.5])),
+    min_size=1,
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(RANKED, RANKED)
+def test_calculated_rows_count_as_changed_where_more_than_noise_differs(
+    memory: duckdb.DuckDBPyConnection,
+    before: dict[tuple[date, str], tuple[float, float]],
+    after: dict[tuple[date, str], tuple[float, float]],
+) -> None:
+    for name in ("ranks", "partitions"):
+        memory.execute(f"DELETE FROM {name}")
+    write(memory, Batch(ranked(before)), to(tables.RANKS))
+    stored = {key: value for key, value in before.items() if key[0] not in {k[0] for k in after}}
+    report = write(memory, Batch(ranked(after)), to(tables.RANKS))
+    alike = [
+        key
+        for key, (cap, share) in after.items()
+        if key in before and round(before[key][0], 9) == round(cap, 9) and before[key][1] == share
+    ]
+    assert report.changed == len(after) - len(alike)
+    rows = memory.execute("SELECT date, coin_id, market_cap_usd, market_share FROM ranks")
+    assert {(day, coin): (cap, share) for day, coin, cap, share in rows.fetchall()} == (
+        stored | after
+    )
+
+
+KEYS = st.lists(
+    st.tuples(st.sampled_from([D1, D2]), st.sampled_from(["b", "a", "c"])), min_size=1, max_size=6
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(KEYS, st.booleans(), st.booleans())
+def test_a_doubled_key_is_refused_however_the_rows_are_ordered_and_held(
+    memory: duckdb.DuckDBPyConnection,
+    keys: list[tuple[date, str]],
+    are_sorted: bool,
+    are_categories: bool,
+) -> None:
+    for name in ("ranks", "partitions"):
+        memory.execute(f"DELETE FROM {name}")
+    rows = pd.concat([ranked({key: (1.0, 0.5)}) for key in keys]).astype({"coin_id": object})
+    if are_sorted:
+        rows = rows.sort_values(["date", "coin_id"])
+    if are_categories:
+        # In an order that is not the alphabet's.
+        rows["coin_id"] = pd.Categorical(rows["coin_id"], categories=["c", "unused", "a", "b"])
+    if len(set(keys)) < len(keys):
+        with pytest.raises(ContractViolationError, match="is unique"):
+            write(memory, Batch(rows), to(tables.RANKS))
+        return
+    write(memory, Batch(rows), to(tables.RANKS))
+    found = memory.execute("SELECT date, coin_id FROM ranks").fetchall()
+    assert sorted(found) == sorted(keys)
+
+
 def test_reports_of_several_writes_add_up() -> None:
     report = WriteReport(received=2, changed=3, restated=4)
     report.add(WriteReport(received=20, changed=30, restated=40))

@@ -21,7 +21,8 @@ _RANKS_FOLLOW_CAPS = Rule(
     "r.market_cap_usd AS ranked_by, m.market_cap_usd "
     "FROM (FROM ranks WHERE date BETWEEN $first AND $last) AS r "
     "FULL JOIN (FROM market_caps WHERE date BETWEEN $first AND $last "
-    "AND date IN (SELECT date FROM ranks)) AS m ON r.date = m.date AND r.coin_id = m.coin_id "
+    "AND date IN (SELECT date FROM ranks WHERE date BETWEEN $first AND $last)) AS m "
+    "ON r.date = m.date AND r.coin_id = m.coin_id "
     "WHERE coalesce(m.is_final, true) AND r.market_cap_usd IS DISTINCT FROM m.market_cap_usd",
     settles=True,
 )

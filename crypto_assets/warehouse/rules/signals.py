@@ -14,9 +14,11 @@ _SIGNALS_FOLLOW_PRICES = Rule(
     "On a closed day with signals, every ranked coin has them, ending with its stored price.",
     "SELECT r.date, r.coin_id, s.price_usd AS signal_price, m.price_usd "
     "FROM (FROM ranks WHERE date BETWEEN $first AND $last "
-    "AND date IN (SELECT date FROM ema_signals)) AS r "
-    "JOIN market_caps AS m ON m.date = r.date AND m.coin_id = r.coin_id "
-    "LEFT JOIN ema_signals AS s ON s.date = r.date AND s.coin_id = r.coin_id "
+    "AND date IN (SELECT date FROM ema_signals WHERE date BETWEEN $first AND $last)) AS r "
+    "JOIN (FROM market_caps WHERE date BETWEEN $first AND $last) AS m "
+    "ON m.date = r.date AND m.coin_id = r.coin_id "
+    "LEFT JOIN (FROM ema_signals WHERE date BETWEEN $first AND $last) AS s "
+    "ON s.date = r.date AND s.coin_id = r.coin_id "
     "WHERE m.is_final AND s.price_usd IS DISTINCT FROM m.price_usd",
     settles=True,
 )
