@@ -38,7 +38,7 @@ from crypto_assets.warehouse.writer import Batch
 # Older than any answer, so that each is news.
 _NEVER = midnight(date(1970, 1, 1))
 # What is fetched and written at once: small in memory, long enough for few transactions.
-SLICE_ROWS = 150_000
+SLICE_ROWS = 480_000
 
 
 @dataclass(frozen=True)
