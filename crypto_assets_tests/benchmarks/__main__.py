@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from crypto_assets_tests.benchmarks import cold
+from crypto_assets_tests.benchmarks import cold, fetching, floor, refresh, signals, ticks
 from crypto_assets_tests.benchmarks.results import (
     Result,
     as_markdown,
@@ -19,6 +19,14 @@ from crypto_assets_tests.benchmarks.suite import Benchmark, Setup
 
 BENCHMARKS: dict[str, Benchmark] = {
     "cold": cold.cold,
+    "refresh": refresh.refresh,
+    "ema": signals.ema,
+    "recalculation": signals.recalculation,
+    "candles": fetching.candles,
+    "ticks": ticks.all_ticks,
+    "floor": floor.floor,
+    "fetching-calls": fetching.calls,
+    "fetching-rate": fetching.rate,
 }
 
 

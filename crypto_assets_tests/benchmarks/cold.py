@@ -27,7 +27,7 @@ from crypto_assets_tests.benchmarks.suite import Setup
 OURS, ALONE = "ours", "ours, the table alone"
 SCRIPT, DLT, STOCK, FLOOR = "script", "dlt", "stock Dagster", "empty asset"
 # Just after midnight a snapshot is the close of the day before.
-NEXT_DAY = timedelta(hours=12)
+NEXT_DAY = timedelta(hours=11, minutes=45)
 QUIET = "telemetry:\n  enabled: false\n"
 _RIVALS = "crypto_assets_tests.benchmarks.rivals"
 _COLUMNS = "CAST(date AS DATE) AS date, coin_id, price_usd, market_cap_usd"

@@ -1,12 +1,13 @@
 """`crypto-assets …` in a home whose sandbox runs already: it starts none of its own.
 
-In a live home it would not either; so what is measured is what it takes there. Beside its commands
-there is `materialize HOME FIRST LAST TABLE…`, which is `backfill` without what follows from it.
+In a live home it would not either; so what is measured is what it takes there. Two words more:
+`materialize HOME FIRST LAST TABLE…` is `backfill` without what follows from it, and
+`tick HOME SCHEDULE MOMENT` does what a schedule asks for then, as the daemon would.
 """
 
 import sys
 from contextlib import nullcontext
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 from crypto_assets.cli import main
@@ -28,9 +29,37 @@ def materialize(home: str, first: str, last: str, *tables: str) -> None:
         sys.exit(f"{report.failures}")
 
 
+def tick(home: str, schedule: str, moment: str) -> None:
+    """Evaluate a schedule and run what it asks for."""
+    import dagster as dg
+
+    from crypto_assets.definitions import build_definitions
+    from crypto_assets.operations.home import open_instance
+    from crypto_assets.settings import load_settings
+
+    settings = load_settings(Path(home))
+    definitions = build_definitions(settings)
+    asking = definitions.resolve_schedule_def(schedule)
+    with open_instance(settings) as instance:
+        with dg.build_schedule_context(
+            instance,
+            datetime.fromisoformat(moment).replace(tzinfo=UTC),
+            repository_def=definitions.get_repository_def(),
+        ) as context:
+            (request,) = asking.evaluate_tick(context).run_requests or ()
+        definitions.resolve_job_def(asking.job_name).execute_in_process(
+            instance=instance,
+            asset_selection=request.asset_selection,
+            tags=request.tags,
+            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+        )
+
+
 if __name__ == "__main__":
     if sys.argv[1] == "materialize":
         materialize(*sys.argv[2:])
+    elif sys.argv[1] == "tick":
+        tick(*sys.argv[2:])
     else:
         sandboxed.with_providers = nullcontext  # type: ignore[assignment]
         main()

@@ -53,6 +53,10 @@ class Sandbox:
             for status, count in by_status.items()
         }
 
+    def total(self) -> int:
+        """Return how many there were; they are not forgotten by it."""
+        return int(requests.get(f"{self.url}/_sandbox/stats", timeout=60).json()["total"])
+
     def _post(self, what: str, content: Any) -> None:
         requests.post(f"{self.url}/_sandbox/{what}", json=content, timeout=60).raise_for_status()
 
