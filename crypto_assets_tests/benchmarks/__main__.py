@@ -6,7 +6,16 @@ from pathlib import Path
 
 import click
 
-from crypto_assets_tests.benchmarks import cold, fetching, floor, refresh, signals, ticks
+from crypto_assets_tests.benchmarks import (
+    cold,
+    fetching,
+    floor,
+    loading,
+    refresh,
+    signals,
+    ticks,
+    writing,
+)
 from crypto_assets_tests.benchmarks.results import (
     Result,
     as_markdown,
@@ -27,6 +36,11 @@ BENCHMARKS: dict[str, Benchmark] = {
     "floor": floor.floor,
     "fetching-calls": fetching.calls,
     "fetching-rate": fetching.rate,
+    "loading": loading.loading,
+    "writing-insert": writing.insert,
+    "writing-replace": writing.replace,
+    "writing-replace-slices": writing.replace_in_slices,
+    "publishing": writing.publish,
 }
 
 
