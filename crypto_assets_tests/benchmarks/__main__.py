@@ -28,6 +28,7 @@ from crypto_assets_tests.benchmarks.suite import Benchmark, Setup
 
 BENCHMARKS: dict[str, Benchmark] = {
     "cold": cold.cold,
+    "limited": cold.limited,
     "refresh": refresh.refresh,
     "ema": signals.ema,
     "recalculation": signals.recalculation,

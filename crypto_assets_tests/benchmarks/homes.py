@@ -5,7 +5,6 @@ command line from starting another one beside it.
 """
 
 import subprocess
-
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -121,5 +120,3 @@ def command(*words: object) -> list[str]:
 def backfill(home: Path, *tables: str, first: date, last: date) -> list[str]:
     """Return the command that fills tables for some days."""
     return command("backfill", *tables, "--from", first, "--to", last, "--home", home)
-
-

@@ -42,13 +42,14 @@ class ContenderError(Exception):
 
 @dataclass(frozen=True)
 class Process:
-    """A process that ended well. CPU time is that of all its descendants too."""
+    """A process that has ended. CPU time is that of all its descendants too."""
 
     said: str
     wall_seconds: float
     cpu_seconds: float
     peak_megabytes: float
     """Of the largest single process among itself and its descendants."""
+    exit_code: int = 0
 
     @property
     def figures(self) -> Figures:
@@ -69,12 +70,12 @@ def measured(
     command: Sequence[str],
     *,
     needs_pyarrow: bool = False,
-    folder: Path | None = None,
+    may_fail: bool = False,
     **environment: str,
 ) -> Process:
     """Run a command to its end, as people run it: without the settings of whoever measures.
 
-    Raises `ContenderError` where it does not end well.
+    Raises `ContenderError` where it does not end well, unless that is what one wants to see.
     """
     with tempfile.TemporaryDirectory() as scratch:
         told = Path(scratch) / "told.json"
@@ -82,19 +83,19 @@ def measured(
         done = subprocess.run(
             [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(told), *command],
             env=names,
-            cwd=folder or scratch,
+            cwd=scratch,
             capture_output=True,
             text=True,
             stdin=subprocess.DEVNULL,
             check=False,
         )
-        if done.returncode:
+        if done.returncode and not may_fail:
             raise ContenderError(
                 f"{' '.join(command)} failed with {done.returncode}: "
                 f"{done.stdout[-2000:]}{done.stderr[-4000:]}"
             )
         wall, cpu, kibibytes = json.loads(told.read_text())
-    return Process(done.stdout, wall, cpu, kibibytes * 1024 / 1e6)
+    return Process(done.stdout, wall, cpu, kibibytes * 1024 / 1e6, done.returncode)
 
 
 def python(*words: str) -> list[str]:

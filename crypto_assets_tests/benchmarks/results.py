@@ -53,8 +53,12 @@ class Result:
 
     def ratio(self, of: str, to: str, name: str = "wall_seconds") -> list[float]:
         """Return the ratios of two contenders, each of values measured side by side."""
-        pairs = zip(self.figures(of, name), self.figures(to, name), strict=True)
-        return [one / other for one, other in pairs]
+        return ratios(self.figures(of, name), self.figures(to, name))
+
+
+def ratios(of: Sequence[float], to: Sequence[float]) -> list[float]:
+    """Return the ratios of values, round by round."""
+    return [one / other for one, other in zip(of, to, strict=True)]
 
 
 def spread(values: Sequence[float], unit: str = "") -> str:
@@ -62,14 +66,15 @@ def spread(values: Sequence[float], unit: str = "") -> str:
     told = shown(statistics.median(values), unit)
     if len(values) == 1 or min(values) == max(values):
         return told
-    return f"{told} ({shown(min(values))} to {shown(max(values))})"
+    lowest, highest = (
+        shown(end, unit).removesuffix(f" {unit}") for end in (min(values), max(values))
+    )
+    return f"{told} ({lowest} to {highest})"
 
 
 def shown(value: float, unit: str = "") -> str:
     """Return a number with the digits that tell something, and its unit."""
-    if value == int(value) and unit != "s":
-        number = f"{value:,.0f}"
-    elif abs(value) >= 100:
+    if abs(value) >= 100 or (value == int(value) and unit != "s"):
         number = f"{value:,.0f}"
     else:
         number = f"{value:.3g}" if abs(value) < 1 else f"{value:.2f}"

@@ -15,12 +15,12 @@ from crypto_assets_tests.benchmarks.suite import Setup
 
 def all_ticks(setup: Setup) -> Result:
     """Run the first tick of the day of each schedule, on an idle instance that is up to date."""
-    coins, days = (3, 2) if setup.is_quick else (100, 30)
+    coins, days, tables = (3, 2, ("market_caps",)) if setup.is_quick else (100, 30, TABLES)
     result = Result()
     with homes.sandbox() as providers:
         start = CLOCK.date() - days * DAY
         home = homes.new_home(setup.folder / "home", providers, coins, start)
-        measured(backfill(home, *TABLES, first=start, last=CLOCK.date()))
+        measured(backfill(home, *tables, first=start, last=CLOCK.date()))
         providers.calls()
         settings = load_settings(home)
         crons = {
@@ -30,6 +30,7 @@ def all_ticks(setup: Setup) -> Result:
         for number in range(setup.repeats):
             day = CLOCK.date() + timedelta(days=number + 1)
             firsts = sorted((ticks(cron, day)[0], name) for name, cron in crons.items())
+            firsts = firsts[:1] if setup.is_quick else firsts
             for moment, name in firsts:
                 # A little later, as the daemon is.
                 providers.at(moment + timedelta(seconds=30))

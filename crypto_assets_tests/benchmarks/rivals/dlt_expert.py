@@ -19,12 +19,12 @@ os.environ |= {
     "NORMALIZE__PARQUET_NORMALIZER__ADD_DLT_LOAD_ID": "false",
 }
 
-import dlt
-import pandas as pd
-import pyarrow as pa
-from dlt.sources.helpers import requests
+import dlt  # noqa: E402
+import pandas as pd  # noqa: E402
+import pyarrow as pa  # noqa: E402
+from dlt.sources.helpers import requests  # noqa: E402
 
-from crypto_assets_tests.benchmarks.rivals import script
+from crypto_assets_tests.benchmarks.rivals import script  # noqa: E402
 
 COLUMNS = pa.schema(
     [
@@ -38,7 +38,9 @@ COLUMNS = pa.schema(
 
 @dlt.source
 def coingecko(base_url: str, coins: int, days: int):
+    # It tries again what is refused for the rate.
     session = requests.Client().session
+    session.headers["x-cg-pro-api-key"] = os.environ.get("COINGECKO_API_KEY", "")
 
     @dlt.resource(selected=False)
     def markets() -> Iterator[list[dict]]:

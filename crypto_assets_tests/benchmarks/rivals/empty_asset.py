@@ -41,7 +41,7 @@ def main() -> None:
         assert len(result.asset_materializations_for_node("empty")) == days
         ended("the run")
     ended("closing the instance")
-    print(json.dumps(stages))
+    print(json.dumps(stages))  # noqa: T201
 
 
 if __name__ == "__main__":

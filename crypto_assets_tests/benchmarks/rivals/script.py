@@ -4,6 +4,7 @@
 coins, and the running day's from the list of coins, in as many calls as there are coins and pages.
 """
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -65,11 +66,13 @@ def closes(coin_id: str, told: dict) -> pd.DataFrame:
 def fetched(base_url: str, coins: int, days: int) -> pd.DataFrame:
     """Return all rows, one call after the other."""
     with requests.Session() as session:
+        session.headers["x-cg-pro-api-key"] = os.environ.get("COINGECKO_API_KEY", "")
         markets = [row for page in market_pages(base_url, coins, session) for row in page]
         today = pd.Timestamp(markets[0]["last_updated"]).tz_localize(None).normalize()
         frames = [running_day(markets, today)]
-        for coin in markets:
-            frames.append(closes(coin["id"], chart(base_url, coin["id"], days, session)))
+        frames += [
+            closes(coin["id"], chart(base_url, coin["id"], days, session)) for coin in markets
+        ]
     return pd.concat(frames, ignore_index=True)
 
 
@@ -79,7 +82,9 @@ def main() -> None:
     rows = fetched(base_url, int(coins), int(days))
     with duckdb.connect(database) as connection:
         connection.execute("CREATE OR REPLACE TABLE market_caps AS SELECT * FROM rows")
-    print(f"{len(rows)} rows in {time.perf_counter() - began:.3f} s")
+    print(  # noqa: T201
+        f"{len(rows)} rows in {time.perf_counter() - began:.3f} s"
+    )
 
 
 if __name__ == "__main__":
