@@ -1,5 +1,6 @@
 """What benchmarks found: medians, spread and ratios, as text, as Markdown and for a program."""
 
+import os
 import platform
 import statistics
 import subprocess
@@ -9,8 +10,6 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from crypto_assets_tests.benchmarks.measuring import Samples
 
@@ -142,8 +141,8 @@ def machine() -> dict[str, Any]:
     """Return where this runs: processor, cores, memory, Python and libraries."""
     return {
         "processor": _processor(),
-        "cores": psutil.cpu_count(),
-        "memory_gigabytes": round(psutil.virtual_memory().total / 1e9),
+        "cores": os.cpu_count(),
+        "memory_gigabytes": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "libraries": {name: found for name in _LIBRARIES if (found := _version(name))},

@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 # Calls by contender; what is not named makes none.
 CALLS = {
     "cold": {"ours": 6, "script": 6, "dlt": 6, "stock Dagster": 6, "empty asset": 0},
-    "limited": {"ours, the table alone": 6, "script": 6, "dlt": 6},
+    "limited": {"ours, the table alone": 6, "script": 6},
     "refresh": {"a year": 2, "ten years": 2},
     "candles": {"ours": 4},
     "ticks": {"market_refresh_schedule": 2},
