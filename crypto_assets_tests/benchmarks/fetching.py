@@ -19,7 +19,7 @@ ANALYST_CALLS = 3 * 500
 
 def calls(setup: Setup) -> Result:
     """Count the calls of 100 coins x 365 days, and of the running day of 1,000 coins."""
-    coins, days, many = (3, 10, 300) if setup.is_quick else (100, 365, 1_000)
+    coins, days, many = 100, 365, 300 if setup.is_quick else 1_000
     first = YESTERDAY - timedelta(days=days - 1)
     result = Result()
 
@@ -31,11 +31,12 @@ def calls(setup: Setup) -> Result:
         result.notes.append(f"{name}: {by_endpoint}")
 
     with homes.sandbox() as providers:
-        home = new_home(setup.folder / "some", providers, coins, first)
-        count("the running day, cold", home, "market_caps", since=TODAY, until=TODAY)
-        for table in ("market_caps", "ohlc_daily", "ohlc_hourly")[: 1 if setup.is_quick else 3]:
-            count(table, home, table, since=first, until=YESTERDAY)
-            count(f"{table} again", home, table, since=first, until=YESTERDAY)
+        if not setup.is_quick:
+            home = new_home(setup.folder / "some", providers, coins, first)
+            count("the running day, cold", home, "market_caps", since=TODAY, until=TODAY)
+            for table in ("market_caps", "ohlc_daily", "ohlc_hourly"):
+                count(table, home, table, since=first, until=YESTERDAY)
+                count(f"{table} again", home, table, since=first, until=YESTERDAY)
         home = new_home(setup.folder / "many", providers, many, first)
         name = f"the running day of {many:,} coins"
         count(name, home, "market_caps", "ranks", since=TODAY, until=TODAY)

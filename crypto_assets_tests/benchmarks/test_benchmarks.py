@@ -22,12 +22,7 @@ CALLS = {
     "refresh": {"a year": 2, "ten years": 2},
     "candles": {"ours": 4},
     "ticks": {"market_refresh_schedule": 2},
-    "fetching-calls": {
-        "the running day, cold": 1,
-        "market_caps": 3,
-        "market_caps again": 0,
-        "the running day of 300 coins": 2,
-    },
+    "fetching-calls": {"the running day of 300 coins": 2},
     "fetching-rate": {"two processes": 9},
 }
 STORED = {
