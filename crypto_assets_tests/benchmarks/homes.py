@@ -5,7 +5,7 @@ command line from starting another one beside it.
 """
 
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -80,9 +80,7 @@ def sandbox(
             process.wait()
 
 
-def new_home(
-    home: Path, providers: Sandbox, coins: int, start: date, **sections: Mapping[str, Any]
-) -> Path:
+def new_home(home: Path, providers: Sandbox, coins: int, start: date) -> Path:
     """Write the settings of a home that asks these providers, at their time, and return it."""
     home.mkdir(parents=True, exist_ok=True)
     tree: dict[str, Any] = {
@@ -98,8 +96,6 @@ def new_home(
         "history": {"start": start.isoformat()},
         "schedules": {"enabled": False},
     }
-    for name, section in sections.items():
-        tree[name] = {**tree.get(name, {}), **section}
     (home / "crypto_assets.yaml").write_text(yaml.safe_dump(tree))
     return home
 
