@@ -28,14 +28,16 @@ def refresh(setup: Setup) -> Result:
             for name, days in lengths.items()
         }
         for home in () if setup.is_quick else made.values():
-            _refreshed(home, providers)
+            _refreshed(home, providers, result)
         result.samples = {name: [] for name in made}
         for number in range(setup.repeats):
             # Each is of another hour, so that each has something to bring.
             providers.at(CLOCK + (number + 1) * HOUR)
             for home in made.values():
                 homes.set_clock(home, providers.now)
-            runs = {name: lambda h=home: _refreshed(h, providers) for name, home in made.items()}
+            runs = {
+                name: lambda h=home: _refreshed(h, providers, result) for name, home in made.items()
+            }
             for name, found in in_turns(runs, 1).items():
                 result.samples[name] += found
     for name, home in made.items():
@@ -66,7 +68,9 @@ def _filled(home: Path, providers: Sandbox, coins: int, days: int) -> Path:
     return home
 
 
-def _refreshed(home: Path, providers: Sandbox) -> Figures:
+def _refreshed(home: Path, providers: Sandbox, result: Result) -> Figures:
     today: date = providers.now.date()
     done = measured(command("materialize", home, today, today, *TABLES))
-    return done.figures | {"calls": float(sum(providers.calls().values()))}
+    by_endpoint = providers.calls()
+    result.notes.append(f"{home.name}, {providers.now:%H:%M}: {by_endpoint}.")
+    return done.figures | {"calls": float(sum(by_endpoint.values()))}
