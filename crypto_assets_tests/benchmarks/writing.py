@@ -1,21 +1,11 @@
-"""How fast rows are written, a day is replaced, and a large warehouse is published.
-
-Run `python -m crypto_assets_tests.benchmarks.writing insert|replace|publish`. Each figure is a
-ratio of two things measured in one run, or seconds of a file; all are printed, none is asserted:
-what has to hold on every machine is in the tests.
-"""
+"""How fast rows are written, a day is replaced, and a large warehouse is published."""
 
 import os
 import shutil
-import statistics
-import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
-import click
 import duckdb
 import numpy as np
 import pandas as pd
@@ -28,6 +18,9 @@ from crypto_assets.warehouse.schema import Identity, create_table_sql
 from crypto_assets.warehouse.session import quoted
 from crypto_assets.warehouse.warehouse import FILE_NAME, Warehouse
 from crypto_assets.warehouse.writer import Batch, Write
+from crypto_assets_tests.benchmarks.measuring import Figures, in_turns, timed
+from crypto_assets_tests.benchmarks.results import Goal, Result
+from crypto_assets_tests.benchmarks.suite import Setup
 
 START = date(2016, 1, 1)
 COINS = 1_000
@@ -74,30 +67,6 @@ def stamped(frame: pd.DataFrame) -> pd.DataFrame:
     return made[[column.name for column in OHLC_HOURLY.all_columns]]
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """Return how long something takes."""
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
-
-
-def told(name: str, took: Sequence[float]) -> float:
-    """Print and return the median."""
-    median = statistics.median(took)
-    click.echo(
-        f"  {name}: median {median:.3f} s, {min(took):.3f} to {max(took):.3f} of {len(took)}"
-    )
-    return median
-
-
-def compared(name: str, ratios: Sequence[float], goal: str) -> None:
-    """Print the ratios of pairs that were measured side by side."""
-    click.echo(
-        f"{name}: {statistics.median(ratios):.2f} "
-        f"({min(ratios):.2f} to {max(ratios):.2f} of {len(ratios)}), goal {goal}"
-    )
-
-
 def bare_insert(path: Path, frame: pd.DataFrame) -> None:
     """Write a frame as whoever needs no warehouse would: as columns of one file."""
     with duckdb.connect(str(path)) as connection:
@@ -115,53 +84,40 @@ def new_warehouse(folder: Path) -> Warehouse:
     return warehouse
 
 
-@contextmanager
-def scratch(folder: Path | None) -> Iterator[Path]:
-    """Yield a folder for large files, which go afterwards."""
-    with tempfile.TemporaryDirectory(dir=folder) as made:
-        yield Path(made)
-
-
-_FOLDER = click.option(
-    "--folder", type=click.Path(path_type=Path), help="Where the files are made; a temporary one."
-)
-_REPEATS = click.option("--repeats", default=5, show_default=True)
-
-
-@click.group()
-def bench() -> None:
-    """Measure writing."""
-
-
-@bench.command()
-@_FOLDER
-@_REPEATS
-@click.option("--rows", default=1_000_000, show_default=True)
-@click.option("--days", default=365, show_default=True, help="Days of each coin.")
-def insert(folder: Path | None, repeats: int, rows: int, days: int) -> None:
-    """Write hourly candles through the warehouse, and bare."""
+def insert(setup: Setup) -> Result:
+    """Write a million hourly candles through the warehouse, and bare."""
+    rows, days = (5_000, 10) if setup.is_quick else (1_000_000, 365)
     coins = -(-rows // (days * 24))
     frame = candles(START, days, coins)
     whole = stamped(frame)
     a_slice = -(-SLICE_ROWS // (days * 24)) * days * 24
     slices = [frame.iloc[at : at + a_slice] for at in range(0, len(frame), a_slice)]
     to = Write(OHLC_HOURLY, "run-1", (START, START + timedelta(days=days - 1)))
-    click.echo(f"{len(frame):,} rows of {coins} coins and {days} days, {len(slices)} slices")
-    took: dict[str, list[float]] = {"bare": [], "one batch": [], "in slices": []}
-    with scratch(folder) as place:
-        for number in range(repeats):
-            bare = place / f"bare-{number}.duckdb"
-            took["bare"].append(seconds(lambda to_file=bare: bare_insert(to_file, whole)))
-            bare.unlink()
-            for name, parts in (("one batch", [frame]), ("in slices", slices)):
-                warehouse = new_warehouse(place / f"{name}-{number}")
-                took[name].append(seconds(lambda w=warehouse, p=parts: _write(w, p, to)))
-                shutil.rmtree(warehouse.home)
-    for name, of_name in took.items():
-        told(name, of_name)
+
+    def bare() -> Figures:
+        file = setup.folder / "bare.duckdb"
+        file.unlink(missing_ok=True)
+        return timed(lambda: bare_insert(file, whole))
+
+    def through_warehouse(parts: Sequence[pd.DataFrame]) -> Figures:
+        shutil.rmtree(setup.folder / "home", ignore_errors=True)
+        warehouse = new_warehouse(setup.folder / "home")
+        return timed(lambda: _write(warehouse, parts, to))
+
+    result = Result(
+        in_turns(
+            {
+                "bare": bare,
+                "one batch": lambda: through_warehouse([frame]),
+                "in slices": lambda: through_warehouse(slices),
+            },
+            setup.repeats,
+        )
+    )
+    result.notes.append(f"{len(frame):,} rows, {coins} coins x {days} days, {len(slices)} slices.")
     for name in ("one batch", "in slices"):
-        ratios = [bare / ours for bare, ours in zip(took["bare"], took[name], strict=True)]
-        compared(f"speed of {name} to a bare insert", ratios, "at least 0.5")
+        result.goals.append(Goal(f"{name} to a bare insert", result.ratio(name, "bare"), 2))
+    return result
 
 
 def _write(warehouse: Warehouse, parts: Sequence[pd.DataFrame], to: Write) -> None:
@@ -169,44 +125,41 @@ def _write(warehouse: Warehouse, parts: Sequence[pd.DataFrame], to: Write) -> No
         warehouse.write(Batch(part), to)
 
 
-@bench.command()
-@_FOLDER
-@_REPEATS
-@click.option("--long", "long_years", default=10, show_default=True, help="Years.")
-@click.option(
-    "--layout",
-    type=click.Choice(["days", "slices"]),
-    default="days",
-    show_default=True,
-    help="How the table came to be: day by day, or by a backfill's slices of coins.",
-)
-def replace(folder: Path | None, repeats: int, long_years: int, layout: str) -> None:
-    """Replace a day of 1,000 coins x 24 hours in a long table, and in one of a year."""
-    took: dict[tuple[str, int], list[float]] = {}
-    with scratch(folder) as place:
-        tables = {}
-        for years in (1, long_years):
-            tables[years] = new_warehouse(place / f"years-{years}")
-            fill(tables[years], years * 365, layout)
-            size = tables[years].path.stat().st_size
-            click.echo(f"{years} years, {layout}: {size / GIGABYTE:.2f} GB")
-        for kind in ("provisional", "restated"):
-            for number in range(repeats):
-                for years, warehouse in tables.items():
-                    # Another day each time: what was replaced lies at the end of the table.
-                    offset = number + (repeats if kind == "restated" else 0)
-                    day = START + timedelta(days=years * 365 // 2 + offset)
-                    if kind == "provisional":
-                        _make_provisional(warehouse, day)
-                    frame = candles(day, 1, COINS, 200.0)
-                    to = Write(OHLC_HOURLY, "run-2", (day, day))
-                    spent = seconds(lambda w=warehouse, f=frame, t=to: w.write(Batch(f), t))
-                    took.setdefault((kind, years), []).append(spent)
-    for (kind, years), of_kind in took.items():
-        told(f"a day that was {kind}, {years} years", of_kind)
+def replace(setup: Setup) -> Result:
+    """Replace a day of 1,000 coins x 24 hours in ten years that came day by day, and in one."""
+    return _replaced(setup, "days")
+
+
+def replace_in_slices(setup: Setup) -> Result:
+    """The same in a table that a backfill filled by slices of coins."""
+    return _replaced(setup, "slices")
+
+
+def _replaced(setup: Setup, layout: str) -> Result:
+    coins, year = (5, 40) if setup.is_quick else (COINS, 365)
+    result = Result()
+    lengths = {"a year": year, "ten years": 10 * year}
+    tables = {}
+    for name, days in lengths.items():
+        tables[name] = new_warehouse(setup.folder / name.replace(" ", "-"))
+        fill(tables[name], days, layout, coins)
+        size = tables[name].path.stat().st_size / GIGABYTE
+        result.notes.append(f"{name}, {layout}: {size:.2f} GB.")
     for kind in ("provisional", "restated"):
-        pairs = zip(took[kind, 1], took[kind, long_years], strict=True)
-        compared(f"cost of a {kind} day, {long_years} years to 1", [b / a for a, b in pairs], "1.5")
+        for number in range(setup.repeats):
+            for name, warehouse in tables.items():
+                # Another day each time: what was replaced lies at the end of the table.
+                offset = number + (setup.repeats if kind == "restated" else 0)
+                day = START + timedelta(days=lengths[name] // 2 + offset)
+                if kind == "provisional":
+                    _make_provisional(warehouse, day)
+                frame = candles(day, 1, coins, 200.0)
+                to = Write(OHLC_HOURLY, "run-2", (day, day))
+                spent = timed(lambda w=warehouse, f=frame, t=to: w.write(Batch(f), t))  # type: ignore[misc]
+                result.samples.setdefault(f"a {kind} day, {name}", []).append(spent)
+        ratio = result.ratio(f"a {kind} day, ten years", f"a {kind} day, a year")
+        result.goals.append(Goal(f"a {kind} day, ten years to a year", ratio, 1.5))
+    return result
 
 
 def fill(warehouse: Warehouse, days: int, layout: str, coins: int = COINS) -> None:
@@ -261,33 +214,32 @@ def _make_provisional(warehouse: Warehouse, day: date) -> None:
         )
 
 
-@bench.command()
-@_FOLDER
-@_REPEATS
-@click.option("--gigabytes", default=1.0, show_default=True)
-def publish(folder: Path | None, repeats: int, gigabytes: float) -> None:
-    """Publish a large warehouse after a run that wrote one day."""
-    with scratch(folder) as place:
-        warehouse = new_warehouse(place / "home")
-        days = 365
-        fill(warehouse, days, "days")
+def publish(setup: Setup) -> Result:
+    """Publish a warehouse of a gigabyte after a run that wrote one day."""
+    coins, gigabytes = (5, 0.01) if setup.is_quick else (COINS, 1.0)
+    home = setup.folder / "home"
+    days = 365
+    warehouse = new_warehouse(home)
+    fill(warehouse, days, "days", coins)
+    if not setup.is_quick:
         days = int(days * gigabytes * GIGABYTE / warehouse.path.stat().st_size)
-        shutil.rmtree(warehouse.home)
-        warehouse = new_warehouse(place / "home")
-        fill(warehouse, days, "days")
-        size = warehouse.path.stat().st_size
-        click.echo(f"{days} days of {COINS} coins, {size / GIGABYTE:.2f} GB")
-        click.echo(f"  the first: {seconds(lambda: publish_run(warehouse.home, 'run-0')):.3f} s")
-        took, copied = [], []
-        for number in range(repeats):
-            day = START + timedelta(days=days - 1 - number)
-            batch = Batch(candles(day, 1, COINS, 200.0))
-            warehouse.write(batch, Write(OHLC_HOURLY, f"run-{number}", (day, day)))
-            took.append(seconds(lambda n=number: publish_run(warehouse.home, f"run-{n}")))
-            copied.append(seconds(lambda: _copy(warehouse.path, place / "copy")))
-        median = told(f"publishing {size / GIGABYTE:.2f} GB", took)
-        told("a bare copy of it, with fsync", copied)
-        click.echo(f"publishing a gigabyte: {median * GIGABYTE / size:.2f} s, goal under 2 s")
+        shutil.rmtree(home)
+        fill(new_warehouse(home), days, "days", coins)
+    size = warehouse.path.stat().st_size
+    publish_run(home, "run-0")
+    result = Result({"publishing": [], "a bare copy, with fsync": []})
+    for number in range(setup.repeats):
+        day = START + timedelta(days=days - 1 - number)
+        batch = Batch(candles(day, 1, coins, 200.0))
+        warehouse.write(batch, Write(OHLC_HOURLY, f"run-{number}", (day, day)))
+        spent = timed(lambda n=number: publish_run(home, f"run-{n}"))  # type: ignore[misc]
+        result.samples["publishing"].append(spent)
+        copied = timed(lambda: _copy(warehouse.path, setup.folder / "copy"))
+        result.samples["a bare copy, with fsync"].append(copied)
+    result.notes.append(f"{days} days of {coins} coins, {size / GIGABYTE:.2f} GB.")
+    a_gigabyte = [t * GIGABYTE / size for t in result.figures("publishing", "wall_seconds")]
+    result.goals.append(Goal("publishing a gigabyte", a_gigabyte, 2, "s"))
+    return result
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -295,7 +247,3 @@ def _copy(source: Path, target: Path) -> None:
     with target.open("rb") as file:
         os.fsync(file.fileno())
     target.unlink()
-
-
-if __name__ == "__main__":
-    bench()

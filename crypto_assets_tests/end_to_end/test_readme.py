@@ -36,12 +36,12 @@ README = REPOSITORY / "README.md"
 # Those of `extending.md` change the package, so they have a copy of their own.
 BLOCKS = [block for block in all_blocks() if block.page.name != "extending.md"]
 INSTALL, TEST, *OTHER_BLOCKS = [block for block in BLOCKS if block.language == "sh"]
-# They ask or serve, so that each has a test of its own.
-INIT, JUPYTER = (
+# They ask, serve or take an hour, so that each has a test of its own.
+INIT, JUPYTER, BENCHMARKS = (
     next(block for block in OTHER_BLOCKS if word in block.text)
-    for word in ("crypto-assets init", "jupyter lab")
+    for word in ("crypto-assets init", "jupyter lab", "crypto_assets_tests.benchmarks")
 )
-SHELL_BLOCKS = [block for block in OTHER_BLOCKS if block not in (INIT, JUPYTER)]
+SHELL_BLOCKS = [block for block in OTHER_BLOCKS if block not in (INIT, JUPYTER, BENCHMARKS)]
 PYTHON_BLOCKS = [block for block in BLOCKS if block.language == "python"]
 # Commands in the text and in tables; `dagster dev` among them.
 WRITTEN = [prose(page) for page in PAGES if page.name not in generate.pages()]
@@ -422,6 +422,14 @@ def test_jupyter_opens_the_notebooks_and_one_runs_on_the_demo(clone: Clone) -> N
     told = (clone.folder / "told.ipynb").read_text()
     assert "180 final days is point in time" in told
     assert str(clone.home) in told
+
+
+def test_the_benchmarks_run_once_the_rivals_are_installed(clone: Clone) -> None:
+    # In small, and some of them: all are run so by the benchmarks' own tests.
+    done = clone.run(f"{BENCHMARKS.text.strip()} --quick ema loading")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "not installed" not in done.stdout
+    assert "| `ema` |" in done.stdout
 
 
 def test_the_notebooks_are_part_of_an_installed_package(clone: Clone) -> None:
