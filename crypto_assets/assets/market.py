@@ -42,6 +42,9 @@ RANKED_COLUMNS = ("date", "coin_id", "market_cap_usd", "is_point_in_time", "obse
 """What of `market_caps` the ranks are made of."""
 
 
+_NOBODY = Tracked(frozenset(), is_point_in_time=False)
+
+
 def coin_list(platform: dg.ResourceParam[Platform]) -> pd.DataFrame:
     """Merge the newest listing into the list of all coins ever seen."""
     try:
@@ -130,15 +133,20 @@ def needs_snapshot(
 
 
 def _snapshot(platform: Platform, now: datetime) -> Fetched[MarketsPage]:
-    """Fetch the largest coins, and by name those tracked lately that rank lower."""
+    """Fetch the largest coins, and by name those tracked lately that rank lower.
+
+    Once the running day has its coins, just these, which takes no more calls.
+    """
     universe, today = platform.settings.universe, now.date()
     known = tracked_by_day(platform.warehouse, today - DAY, today)
+    told = _told_of(platform, today)
+    coingecko = platform.resuming(snapshot_kept(now), {today: told})
+    chosen = known.get(today, _NOBODY)
+    if chosen.is_stored and chosen.is_point_in_time and day_closed_by_snapshot(now) is None:
+        return coingecko.markets_of(chosen.coins)
     also = {coin for tracked in known.values() for coin in tracked.coins}
     also |= {*universe.always, *_lately(platform, today)}
-    told = _told_of(platform, today)
-    return platform.resuming(snapshot_kept(now), {today: told}).all_markets(
-        universe.tracked, also=also
-    )
+    return coingecko.all_markets(universe.tracked, also=also)
 
 
 def _told_of(platform: Platform, today: date) -> datetime | None:

@@ -115,6 +115,25 @@ def test_the_tracked_set_of_a_day_stays_when_ranks_move_later_that_day(lab: Lab)
     assert set(lab.sql("SELECT coin_id FROM market_caps")["coin_id"]) == morning
 
 
+def test_the_coins_of_the_running_day_take_one_call_for_250_wherever_they_rank_by_now(
+    tmp_path: Path, market: Market
+) -> None:
+    later = NOON + timedelta(hours=9)
+    largest = market.snapshot(later).nlargest(250, "market_cap_usd")["coin_id"]
+    with open_lab(tmp_path, market, universe={"tracked": 250, "always": []}) as lab:
+        assert lab.run(["market_caps"], TODAY).succeeded
+        of_noon = set(lab.sql("SELECT coin_id FROM market_caps")["coin_id"])
+        assert of_noon != set(largest)
+        lab.at(later).server.reset()
+        assert lab.run(["market_caps"], TODAY).succeeded
+        assert lab.server.stats()["total"] == 1
+        seen = lab.sql("SELECT coin_id, price_usd, observed_at FROM market_caps")
+    assert set(seen["coin_id"]) == of_noon
+    assert (seen["observed_at"] == later).all()
+    truth = market.snapshot(later).set_index("coin_id")["price_usd"]
+    np.testing.assert_allclose(seen["price_usd"], truth[seen["coin_id"]], rtol=1e-9)
+
+
 @pytest.mark.slow
 def test_a_second_run_of_closed_days_makes_no_call(lab: Lab) -> None:
     first = YESTERDAY - timedelta(days=20)
