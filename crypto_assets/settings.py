@@ -280,7 +280,7 @@ class FetchSettings(_Section):
         16,
         ge=1,
         le=64,
-        description="Requests in flight at most; never more than a minute of the plan allows.",
+        description="Requests in flight at most; fewer where the plan's rate needs fewer.",
     )
     timeout_seconds: float = Field(30.0, gt=0, le=3600, description="Patience for one response.")
     retry_budget_seconds: float = Field(

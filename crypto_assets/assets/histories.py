@@ -69,6 +69,17 @@ def needed(
 
     Where the choice is to force it, the final days of the chosen coins are asked for again.
     """
+    with platform.warehouse.session(f"planning {table.name}"):
+        return _needed(platform, tracked, table, now, choice)
+
+
+def _needed(
+    platform: Platform,
+    tracked: Mapping[date, Tracked],
+    table: Table,
+    now: datetime,
+    choice: FetchChoice,
+) -> Needed:
     if platform.recheck_on is not None:
         known = _to_recheck(platform, tracked, table, platform.recheck_on)
     else:

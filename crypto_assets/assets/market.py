@@ -120,6 +120,11 @@ def needs_snapshot(
     """
     if choice.force and last >= now.date():
         return True
+    with platform.warehouse.session("reading the universe"):
+        return _needs_snapshot(platform, first, last, now)
+
+
+def _needs_snapshot(platform: Platform, first: date, last: date, now: datetime) -> bool:
     known = tracked_by_day(platform.warehouse, first, last)
     if len(known) < (last - first).days + 1:
         return True
@@ -138,15 +143,16 @@ def _snapshot(platform: Platform, now: datetime) -> Fetched[MarketsPage]:
     Once the running day has its coins, just these, which takes no more calls.
     """
     universe, today = platform.settings.universe, now.date()
-    known = tracked_by_day(platform.warehouse, today - DAY, today)
-    told = _told_of(platform, today)
+    with platform.warehouse.session("reading the universe"):
+        known = tracked_by_day(platform.warehouse, today - DAY, today)
+        told = _told_of(platform, today)
+        lately = _lately(platform, today)
     coingecko = platform.resuming(snapshot_kept(now), {today: told})
     chosen = known.get(today, _NOBODY)
     if chosen.is_stored and chosen.is_point_in_time and day_closed_by_snapshot(now) is None:
         return coingecko.markets_of(chosen.coins)
     also = {coin for tracked in known.values() for coin in tracked.coins}
-    also |= {*universe.always, *_lately(platform, today)}
-    return coingecko.all_markets(universe.tracked, also=also)
+    return coingecko.all_markets(universe.tracked, also={*also, *universe.always, *lately})
 
 
 def _told_of(platform: Platform, today: date) -> datetime | None:
@@ -181,10 +187,11 @@ def _from_snapshot(
     today = snapshot.observed_at.date()
     for day in (day_closed_by_snapshot(snapshot.observed_at), today):
         if day is not None and first <= day <= last:
-            known = tracked_by_day(platform.warehouse, day, day).get(day)
-            if known is None or (day == today and not known.is_stored):
-                known = Tracked(_chosen(platform, snapshot), is_point_in_time=day == today)
-            closed = unsettled(platform.warehouse, MARKET_CAPS, {day: known})
+            with platform.warehouse.session("reading the universe"):
+                known = tracked_by_day(platform.warehouse, day, day).get(day)
+                if known is None or (day == today and not known.is_stored):
+                    known = Tracked(_chosen(platform, snapshot), is_point_in_time=day == today)
+                closed = unsettled(platform.warehouse, MARKET_CAPS, {day: known})
             part = Snapshot(day, tuple(sorted(closed)), known.is_point_in_time, snapshot.raw_ids)
             platform.note(MARKET_CAPS, part)
             yield replace(

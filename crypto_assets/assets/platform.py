@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import date, timedelta
 from functools import cached_property, partial
+from math import ceil
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
     from crypto_assets.providers.limiter import SharedLimiter
 
 # Days are told by our clock; a few minutes off is what machines are, and what a close may be.
+_SLOW_ANSWER_SECONDS = 1.5
+# Threads beyond need take turns for one interpreter. Only a sandbox has no limit, and it answers
+# at once.
+_FEW_THREADS = 2
 CLOCK_TOLERANCE = timedelta(minutes=10)
 
 
@@ -57,9 +62,12 @@ class Platform:
 
     @property
     def threads(self) -> int:
-        """How many requests to CoinGecko may be in flight: no more than a minute allows."""
+        """How many requests to CoinGecko are in flight: as many as use the plan's rate."""
         limit = self.plan.calls_per_minute
-        return min(self.settings.fetch.threads, limit or self.settings.fetch.threads)
+        if limit is None:
+            return min(self.settings.fetch.threads, _FEW_THREADS)
+        of_rate = ceil(limit / 60 * _SLOW_ANSWER_SECONDS)
+        return min(self.settings.fetch.threads, limit, max(of_rate, _FEW_THREADS))
 
     @property
     def calls(self) -> int:

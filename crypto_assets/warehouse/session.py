@@ -29,14 +29,20 @@ def open_warehouse(
 
     `purpose` is what a process that waits too long is told. Raises `WarehouseError`.
     """
-    with warehouse_lock(path, purpose, lock_timeout_seconds):
-        connection = connect(path)
-        try:
-            with _told(path):
-                yield connection
-        finally:
-            with _told(path):
-                connection.close()
+    with warehouse_lock(path, purpose, lock_timeout_seconds), opened(path) as connection:
+        yield connection
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open the file for a caller that holds its lock, and close it. Raises `WarehouseError`."""
+    connection = connect(path)
+    try:
+        with _told(path):
+            yield connection
+    finally:
+        with _told(path):
+            connection.close()
 
 
 @contextmanager

@@ -3,8 +3,9 @@
 Notebooks and BI tools never come here: they read what was published (`reading`).
 """
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,10 +15,17 @@ import pandas as pd
 
 from crypto_assets.settings import Settings
 from crypto_assets.warehouse.schema import Identity, ensure_schema
-from crypto_assets.warehouse.session import LOCK_TIMEOUT_SECONDS, open_warehouse
+from crypto_assets.warehouse.session import LOCK_TIMEOUT_SECONDS, opened, warehouse_lock
 from crypto_assets.warehouse.writer import Batch, Write, WriteReport, write
 
 FILE_NAME = "warehouse.duckdb"
+
+Looks = tuple[int, ...]
+"""Size, time of change and place of a file and of its log; equal only where nothing was written."""
+
+
+_left: "dict[Warehouse, Looks]" = {}
+_open = threading.local()
 
 
 class Query(Protocol):
@@ -50,10 +58,25 @@ class Warehouse:
 
     @contextmanager
     def session(self, purpose: str) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Open the file with its schema in place. Raises `WarehouseError`."""
-        with open_warehouse(self.path, purpose, self.lock_timeout_seconds) as connection:
-            ensure_schema(connection, self.identity)
-            yield connection
+        """Open the file with its schema in place. Raises `WarehouseError`.
+
+        Inside of a session of the same thread, it is that one.
+        """
+        if (outer := _open_here().get(self.path)) is not None:
+            yield outer
+            return
+        with warehouse_lock(self.path, purpose, self.lock_timeout_seconds):
+            is_as_left = _left.get(self) == _looks(self.path)
+            with opened(self.path) as connection:
+                if not is_as_left:
+                    ensure_schema(connection, self.identity)
+                _open_here()[self.path] = connection
+                try:
+                    yield connection
+                finally:
+                    del _open_here()[self.path]
+            # Whoever changes the schema changes the file.
+            _left[self] = _looks(self.path)
 
     def query(
         self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = (), purpose: str = "reading"
@@ -66,3 +89,20 @@ class Warehouse:
         """Store a batch in one transaction, or nothing of it."""
         with self.session(f"run {to.run_id} writing {to.table.name}") as connection:
             return write(connection, batch, to)
+
+
+def _looks(path: Path) -> Looks:
+    found: list[int] = []
+    for file in (path, path.with_name(f"{path.name}.wal")):
+        with suppress(FileNotFoundError):
+            stat = file.stat()
+            found += [stat.st_size, stat.st_mtime_ns, stat.st_ino]
+    return tuple(found)
+
+
+def _open_here() -> dict[Path, duckdb.DuckDBPyConnection]:
+    """Return what this thread has open."""
+    if not hasattr(_open, "by_path"):
+        _open.by_path = {}
+    by_path: dict[Path, duckdb.DuckDBPyConnection] = _open.by_path
+    return by_path

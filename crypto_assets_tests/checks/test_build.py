@@ -10,6 +10,7 @@ from crypto_assets import connect
 from crypto_assets.definitions import build_definitions
 from crypto_assets.monitoring.looking import look
 from crypto_assets.sandbox import Market
+from crypto_assets.warehouse.session import open_warehouse
 from crypto_assets_tests.lab import Lab, open_lab
 
 FRIDAY, MONDAY = date(2026, 3, 6), date(2026, 3, 9)
@@ -23,7 +24,7 @@ def filled(tmp_path: Path, filled_home: Path, market: Market) -> Iterator[Lab]:
 
 
 def change(lab: Lab, sql: str) -> None:
-    with lab.warehouse.session("a test") as connection:
+    with open_warehouse(lab.warehouse.path, "a test") as connection:
         connection.execute(sql)
 
 

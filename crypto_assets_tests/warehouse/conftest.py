@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import subprocess
 import sys
@@ -36,6 +37,13 @@ def warehouse(home: Path, empty: Path) -> Warehouse:
     home.mkdir()
     shutil.copy(empty, home / FILE_NAME)
     return Warehouse(home / FILE_NAME, IDENTITY, lock_timeout_seconds=20)
+
+
+@pytest.fixture
+def each_opening_is_a_new_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that has not seen the file before."""
+    looks = itertools.count()
+    monkeypatch.setattr("crypto_assets.warehouse.warehouse._looks", lambda _: (next(looks),))
 
 
 @pytest.fixture(scope="module")

@@ -34,6 +34,8 @@ from crypto_assets_tests.warehouse.frames import (
     to,
 )
 
+pytestmark = pytest.mark.usefixtures("each_opening_is_a_new_program")
+
 PROVIDED = ("market_caps", "ohlc_hourly", "ohlc_daily", "fear_greed", "etf_flows")
 
 

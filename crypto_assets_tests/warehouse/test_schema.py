@@ -21,6 +21,8 @@ from crypto_assets.warehouse.writer import Batch
 from crypto_assets_tests.warehouse import frames
 from crypto_assets_tests.warehouse.frames import D1
 
+pytestmark = pytest.mark.usefixtures("each_opening_is_a_new_program")
+
 NINE = {
     "coin_list",
     "market_caps",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from dataclasses import replace
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 
 import duckdb
@@ -13,8 +14,10 @@ import pytest
 
 from crypto_assets.periods import wall_now
 from crypto_assets.warehouse.errors import WarehouseError
+from crypto_assets.warehouse.schema import Identity, ensure_schema
 from crypto_assets.warehouse.session import open_warehouse, quoted
 from crypto_assets.warehouse.warehouse import Warehouse
+from crypto_assets.warehouse.writer import Batch
 from crypto_assets_tests.warehouse import frames
 from crypto_assets_tests.warehouse.conftest import Start
 
@@ -204,3 +207,43 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert warehouse.query("SELECT count(*) AS n FROM gaps")["n"].tolist() == [0]
     assert warehouse.query("SELECT count(*) AS n FROM market_caps")["n"].tolist() == [0]
     assert not log.exists()
+
+
+def test_the_schema_is_looked_at_again_only_after_somebody_else_wrote(
+    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = []
+
+    def look(connection: duckdb.DuckDBPyConnection, identity: Identity) -> None:
+        looked.append(identity)
+        ensure_schema(connection, identity)
+
+    monkeypatch.setattr("crypto_assets.warehouse.warehouse.ensure_schema", look)
+    for _ in range(3):
+        warehouse.write(Batch(frames.caps((date(2026, 1, 2), "bitcoin", 1.0))), frames.to())
+    assert len(looked) == 1
+    with open_warehouse(warehouse.path, "another program") as connection:
+        connection.execute("CREATE TABLE of_another_program (n INTEGER)")
+    warehouse.query("SELECT 1")
+    warehouse.query("SELECT 1")
+    assert len(looked) == 2
+
+
+def test_a_session_in_a_session_is_the_same_and_another_threads_is_not(
+    warehouse: Warehouse,
+) -> None:
+    ended: list[str] = []
+
+    def other() -> None:
+        warehouse.query("SELECT 1")
+        ended.append("other")
+
+    thread = threading.Thread(target=other)
+    with warehouse.session("outer") as outer:
+        outer.execute("CREATE TEMP TABLE mine AS SELECT 42 AS answer")
+        assert warehouse.query("FROM mine")["answer"].tolist() == [42]
+        thread.start()
+        thread.join(0.3)
+        ended.append("outer")
+    thread.join(30)
+    assert ended == ["outer", "other"]

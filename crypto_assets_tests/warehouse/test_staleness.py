@@ -10,6 +10,7 @@ import pytest
 from crypto_assets.tables import TABLES
 from crypto_assets.warehouse.errors import WarehouseError
 from crypto_assets.warehouse.gaps import Gap, Inspection
+from crypto_assets.warehouse.session import open_warehouse
 from crypto_assets.warehouse.staleness import impatient, stale_days
 from crypto_assets.warehouse.warehouse import Warehouse
 from crypto_assets.warehouse.writer import Batch, write
@@ -144,7 +145,7 @@ def test_a_day_that_became_complete_without_a_new_row_is_stale(fresh: Warehouse)
 
 def test_an_impatient_caller_does_not_wait_for_a_write(fresh: Warehouse) -> None:
     with (
-        fresh.session("a write"),
+        open_warehouse(fresh.path, "a write"),
         pytest.raises(WarehouseError, match="in use for 1 s by process"),
     ):
         stale_days(impatient(fresh), LONG_AFTER)
