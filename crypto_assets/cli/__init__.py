@@ -3,6 +3,8 @@
 Imports that take long happen inside the commands, so that `--help` answers at once.
 """
 
+import atexit
+import gc
 import sys
 
 import click
@@ -15,6 +17,7 @@ def main() -> None:
     from crypto_assets.operations.errors import OperationError
     from crypto_assets.settings import SettingsError
 
+    look_for_few_cycles()
     try:
         cli(standalone_mode=False)
     except click.exceptions.Abort:
@@ -42,6 +45,15 @@ def main() -> None:
         if told is None:
             raise
         _end(told)
+
+
+def look_for_few_cycles() -> None:
+    """Let Python look for cycles seldom: nearly all that a command loads lives until its end.
+
+    It would take a fifth of the time of all imports, and half a second once more on the way out.
+    """
+    gc.set_threshold(50_000, 20, 20)
+    atexit.register(gc.freeze)
 
 
 def _end(sentence: str) -> None:

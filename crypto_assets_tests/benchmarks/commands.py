@@ -1,17 +1,14 @@
-"""`crypto-assets …` in a home whose sandbox runs already: it starts none of its own.
+"""What a home does for itself that our command line has no word for.
 
-In a live home it would not either; so what is measured is what it takes there. Two words more:
 `materialize HOME FIRST LAST TABLE…` is `backfill` without what follows from it, and
 `tick HOME SCHEDULE MOMENT` does what a schedule asks for then, as the daemon would.
 """
 
 import sys
-from contextlib import nullcontext
 from datetime import UTC, date, datetime
 from pathlib import Path
 
-from crypto_assets.cli import main
-from crypto_assets.operations import sandboxed
+from crypto_assets.cli import look_for_few_cycles
 
 
 def materialize(home: str, first: str, last: str, *tables: str) -> None:
@@ -56,10 +53,5 @@ def tick(home: str, schedule: str, moment: str) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "materialize":
-        materialize(*sys.argv[2:])
-    elif sys.argv[1] == "tick":
-        tick(*sys.argv[2:])
-    else:
-        sandboxed.with_providers = nullcontext  # type: ignore[assignment]
-        main()
+    look_for_few_cycles()
+    {"materialize": materialize, "tick": tick}[sys.argv[1]](*sys.argv[2:])

@@ -1,7 +1,7 @@
 """Homes that are measured, and the sandbox they ask, in a process of its own.
 
-A sandbox home's settings name the sandbox that serves the contenders, too; `commands` keeps our
-command line from starting another one beside it.
+A sandbox home's settings name the sandbox that serves the contenders, too, so that our command
+line starts no other one beside it.
 """
 
 import subprocess
@@ -109,10 +109,11 @@ def set_clock(home: Path, moment: datetime) -> None:
 
 
 def command(*words: object) -> list[str]:
-    """Return our command line as a command, without a sandbox of its own."""
+    """Return what our command line has no word for as a command."""
     return python("-m", "crypto_assets_tests.benchmarks.commands", *map(str, words))
 
 
 def backfill(home: Path, *tables: str, first: date, last: date) -> list[str]:
     """Return the command that fills tables for some days."""
-    return command("backfill", *tables, "--from", first, "--to", last, "--home", home)
+    words = ("backfill", *tables, "--from", str(first), "--to", str(last), "--home", str(home))
+    return python("-m", "crypto_assets", *words)
