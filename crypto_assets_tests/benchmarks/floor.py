@@ -6,7 +6,9 @@ from datetime import timedelta
 from pathlib import Path
 
 import pandas as pd
+import yaml
 
+from crypto_assets.operations.history import History
 from crypto_assets_tests.benchmarks import histories, homes
 from crypto_assets_tests.benchmarks.contenders import QUIET
 from crypto_assets_tests.benchmarks.homes import CLOCK, command
@@ -14,13 +16,17 @@ from crypto_assets_tests.benchmarks.measuring import Figures, in_turns, measured
 from crypto_assets_tests.benchmarks.results import Result
 from crypto_assets_tests.benchmarks.suite import Setup
 
+TOGETHER = {"DAGSTER_EVENT_BATCH_SIZE": "1000"}
+
 
 def floor(setup: Setup) -> Result:
     """Run an asset that does nothing for 90 days, stage by stage, and ours on days all final."""
     days, coins = 3 if setup.is_quick else 90, 250
     new = setup.folder / "new"
     known = _instance(setup.folder / "known")
-    measured(_empty(known, 1))
+    kept_open = _instance(setup.folder / "kept-open", _our_storage(setup.folder / "kept-open"))
+    for folder in (known, kept_open):
+        measured(_empty(folder, 1))
     if setup.is_quick:
         return Result({f"empty asset, {days} days": [_staged(known, days)]})
     contenders: dict[str, Callable[[], Figures]] = {
@@ -29,6 +35,7 @@ def floor(setup: Setup) -> Result:
         "empty asset, 1 day, new instance": lambda: _staged(_fresh(new), 1),
         f"empty asset, {days} days, new instance": lambda: _staged(_fresh(new), days),
         f"empty asset, {days} days, known instance": lambda: _staged(known, days),
+        f"empty asset, {days} days, our storage": lambda: _staged(kept_open, days, **TOGETHER),
     }
     with homes.sandbox() as providers:
         asked = CLOCK.date() - timedelta(days=days), CLOCK.date() - timedelta(days=1)
@@ -43,10 +50,16 @@ def floor(setup: Setup) -> Result:
     return Result(samples)
 
 
-def _instance(folder: Path) -> Path:
+def _instance(folder: Path, storage: str = "") -> Path:
     folder.mkdir()
-    (folder / "dagster.yaml").write_text(QUIET)
+    (folder / "dagster.yaml").write_text(f"{QUIET}{storage}")
     return folder
+
+
+def _our_storage(folder: Path) -> str:
+    own = {"module": History.__module__, "class": History.__name__}
+    config = {"base_dir": str(folder / "dagster")}
+    return yaml.safe_dump({"storage": {"custom": own | {"config": config}}})
 
 
 def _fresh(folder: Path) -> Path:
@@ -59,7 +72,7 @@ def _empty(folder: Path, days: int) -> list[str]:
     return python("-m", module, str(folder), str(days))
 
 
-def _staged(folder: Path, days: int) -> Figures:
-    done = measured(_empty(folder, days))
+def _staged(folder: Path, days: int, **environment: str) -> Figures:
+    done = measured(_empty(folder, days), **environment)
     stages = {f"{name}_seconds": seconds for name, seconds in json.loads(done.said).items()}
     return done.figures | stages
