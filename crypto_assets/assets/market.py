@@ -29,6 +29,7 @@ from crypto_assets.calculations.coins import merge_coin_list
 from crypto_assets.calculations.ranks import rank_by_market_cap
 from crypto_assets.periods import DAY, day_closed_by_snapshot
 from crypto_assets.providers import routes
+from crypto_assets.providers.coingecko import can_be_named
 from crypto_assets.providers.coingecko_frames import MarketsPage
 from crypto_assets.providers.errors import ProviderError
 from crypto_assets.providers.fetched import Fetched
@@ -41,8 +42,9 @@ from crypto_assets.warehouse.writer import Batch, Batches
 RANKED_COLUMNS = ("date", "coin_id", "market_cap_usd", "is_point_in_time", "observed_at")
 """What of `market_caps` the ranks are made of."""
 
-
 _NOBODY = Tracked(frozenset(), is_point_in_time=False)
+# In an answer of a few coins, one that is bad might be all there is.
+_ENOUGH_TO_NAME = 100
 
 
 def coin_list(platform: dg.ResourceParam[Platform]) -> pd.DataFrame:
@@ -149,10 +151,15 @@ def _snapshot(platform: Platform, now: datetime) -> Fetched[MarketsPage]:
         lately = _lately(platform, today)
     coingecko = platform.resuming(snapshot_kept(now), {today: told})
     chosen = known.get(today, _NOBODY)
-    if chosen.is_stored and chosen.is_point_in_time and day_closed_by_snapshot(now) is None:
+    is_settled = chosen.is_stored and chosen.is_point_in_time
+    if is_settled and day_closed_by_snapshot(now) is None and _can_be_named(chosen.coins):
         return coingecko.markets_of(chosen.coins)
     also = {coin for tracked in known.values() for coin in tracked.coins}
     return coingecko.all_markets(universe.tracked, also={*also, *universe.always, *lately})
+
+
+def _can_be_named(coins: frozenset[str]) -> bool:
+    return len(coins) >= _ENOUGH_TO_NAME and all(map(can_be_named, coins))
 
 
 def _told_of(platform: Platform, today: date) -> datetime | None:

@@ -31,11 +31,12 @@ if TYPE_CHECKING:
     from crypto_assets.providers.http import HttpClient
     from crypto_assets.providers.limiter import SharedLimiter
 
-# Days are told by our clock; a few minutes off is what machines are, and what a close may be.
+# So long may an answer take and the plan's rate still be used.
 _SLOW_ANSWER_SECONDS = 1.5
 # Threads beyond need take turns for one interpreter. Only a sandbox has no limit, and it answers
 # at once.
 _FEW_THREADS = 2
+# Days are told by our clock; a few minutes off is what machines are, and what a close may be.
 CLOCK_TOLERANCE = timedelta(minutes=10)
 
 

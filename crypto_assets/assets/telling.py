@@ -10,7 +10,7 @@ import inspect
 import time
 from collections.abc import Callable
 from datetime import date
-from typing import Any
+from typing import Any, NoReturn
 
 import dagster as dg
 import duckdb
@@ -84,7 +84,15 @@ class _Account:
             return None
         last = min(last, self._platform.clock.today())
         values = plot.parameters(last, self._platform.settings.universe.headline)
-        return functools.partial(plot.draw, connection.execute(plot.sql, values).fetchdf())
+        try:
+            rows = connection.execute(plot.sql, values).fetchdf()
+        except duckdb.Error as error:
+            return functools.partial(_raise, error)
+        return functools.partial(plot.draw, rows)
+
+
+def _raise(error: Exception) -> NoReturn:
+    raise error
 
 
 def _picture(alt: str, drawing: Callable[[], bytes | None]) -> dict[str, Any]:

@@ -43,14 +43,15 @@ def _table_checks(table: str, rules: list[Rule]) -> dg.AssetChecksDefinition:
     ) -> Iterator[dg.AssetCheckResult]:
         chosen = {key.name for key in context.selected_asset_check_keys}
         days = _days(context, table, platform)
+        results = []
         with platform.warehouse.session(f"checking {table}") as connection:
             if FRESH in chosen:
                 now = platform.clock.now()
                 told = freshness(connection, platform.settings, now, [table])
-                yield freshness_result(told[table])
-            for rule in rules:
-                if rule.name in chosen:
-                    yield evaluate(connection, rule, days)
+                results.append(freshness_result(told[table]))
+            results += [evaluate(connection, rule, days) for rule in rules if rule.name in chosen]
+        # Others may use the file while Dagster stores them.
+        yield from results
 
     return checks
 

@@ -7,6 +7,7 @@ table. Files and schema are the same here, so that a home may change between the
 Belongs here: how Dagster's files are opened. Does not belong here: what is in them.
 """
 
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from typing import Any, Self
 import sqlalchemy as sa
 from dagster import DagsterEventType, EventLogEntry
 from dagster._core.events import ASSET_EVENTS
-from dagster._core.storage.event_log import SqliteEventLogStorage
+from dagster._core.storage.event_log import SqlEventLogStorageTable, SqliteEventLogStorage
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorageWatchdog
 from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
@@ -48,6 +49,7 @@ class EventLog(SqliteEventLogStorage):
 
     def __init__(self, base_dir: str) -> None:
         self._engines: OrderedDict[str, sa.Engine] = OrderedDict()
+        self._mine = threading.local()
         self._tables: set[str] = set()
         self._has_index_columns = False
         super().__init__(base_dir)
@@ -55,13 +57,22 @@ class EventLog(SqliteEventLogStorage):
 
     @contextmanager
     def _connect(self, shard: str) -> Iterator[sa.Connection]:
+        mine = self._mine.__dict__
+        if shard in mine:
+            # Part of what this thread is about to store.
+            yield mine[shard]
+            return
         with self._db_lock:
             engine = self._engine(shard)
             if shard not in self._initialized_dbs:
                 self._initdb(engine)
                 self._initialized_dbs.add(shard)
             with engine.connect() as connection, connection.begin():
-                yield connection
+                mine[shard] = connection
+                try:
+                    yield connection
+                finally:
+                    del mine[shard]
 
     def _engine(self, shard: str) -> sa.Engine:
         engine = self._engines.pop(shard, None) or self._opened(shard)
@@ -95,9 +106,19 @@ class EventLog(SqliteEventLogStorage):
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
         """Store the events of a range of one run: a transaction in its file, one in the index."""
         inserts = [self.prepare_insert_event(event) for event in events]
-        with self.run_connection(events[0].run_id) as connection:
-            for insert in inserts:
-                connection.execute(insert)
+        run_id = events[0].run_id
+        with self.run_connection(run_id) as connection:
+            ids = [_inserted(connection.execute(insert)) for insert in inserts]
+        try:
+            self._index(events, inserts)
+        except BaseException:
+            # Dagster stores them one by one then.
+            with self.run_connection(run_id) as connection:
+                table = SqlEventLogStorageTable
+                connection.execute(table.delete().where(table.c.id.in_(ids)))
+            raise
+
+    def _index(self, events: Sequence[EventLogEntry], inserts: Sequence[sa.Insert]) -> None:
         with self.index_connection() as connection:
             ids = [_inserted(connection.execute(insert)) for insert in inserts]
             of_assets = [
@@ -113,9 +134,9 @@ class EventLog(SqliteEventLogStorage):
             }
             for event, event_id in last.values():
                 self._store_asset_event(connection, event, event_id)
-        for event, event_id in zip(events, ids, strict=True):
-            if event.dagster_event_type == DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED:
-                self.store_asset_check_event(event, event_id)
+            for event, event_id in zip(events, ids, strict=True):
+                if event.dagster_event_type == DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED:
+                    self.store_asset_check_event(event, event_id)
 
     def _store_asset_check_evaluation_planned(
         self, event: EventLogEntry, event_id: int | None
@@ -138,11 +159,19 @@ class EventLog(SqliteEventLogStorage):
         if self._observer is not None and handler in self._watchers[run_id]:
             self._observer.remove_handler_for_watch(*self._watchers[run_id].pop(handler))
 
+    def wipe(self) -> None:
+        """Forget everything; the files of runs go, so none is kept open."""
+        self._close_files()
+        super().wipe()
+
     def dispose(self) -> None:
         """Close all files."""
         if self._observer is not None:
             self._observer.stop()
             self._observer.join(timeout=15)
+        self._close_files()
+
+    def _close_files(self) -> None:
         with self._db_lock:
             while self._engines:
                 self._engines.popitem()[1].dispose()

@@ -11,6 +11,7 @@ from calendar import timegm
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from math import ceil
 from typing import Any, TypeVar
 
 import pandas as pd
@@ -118,7 +119,9 @@ class CoinGecko:
         parse = _parse_first_page if page == 1 else parse_markets_page
         return self._get("coins/markets", {}, params, parse)
 
-    def markets_for(self, ids: Collection[str]) -> list[Fetched[MarketsPage]]:
+    def markets_for(
+        self, ids: Collection[str], parse: Callable[[Any], MarketsPage] = parse_markets_page
+    ) -> list[Fetched[MarketsPage]]:
         """The markets of given coins, up to 250 a call; unknown coins are simply not there."""
         return [
             # per_page defaults to 100 at the provider, whatever the number of ids.
@@ -126,7 +129,7 @@ class CoinGecko:
                 "coins/markets",
                 {},
                 {**_markets_params(page=1, per_page=PER_PAGE), "ids": ",".join(batch)},
-                parse_markets_page,
+                parse,
             )
             for batch in _batches(sorted(set(ids)))
         ]
@@ -151,8 +154,14 @@ class CoinGecko:
         return _merged(answers)
 
     def markets_of(self, coins: Collection[str]) -> Fetched[MarketsPage]:
-        """Just these coins (at least one), as ``all_markets`` gives them; 250 a call."""
-        return _merged(self.markets_for(coins))
+        """Just these coins (at least one), as ``all_markets`` gives them; up to 250 a call.
+
+        All calls are for about as many: of a few coins, one that is bad might be all there is.
+        """
+        names = sorted(set(coins))
+        size = ceil(len(names) / ceil(len(names) / PER_PAGE))
+        parts = [names[at : at + size] for at in range(0, len(names), size)]
+        return _merged([a for part in parts for a in self.markets_for(part, _parse_known_coins)])
 
     def market_pages(self, count: int) -> Fetched[MarketsPage]:
         """The first ``count`` pages as one, as ``all_markets`` gives them."""
@@ -276,6 +285,13 @@ def _parse_first_page(payload: Any) -> MarketsPage:
     return page
 
 
+def _parse_known_coins(payload: Any) -> MarketsPage:
+    page = parse_markets_page(payload)
+    if page.received == 0:
+        raise ContractError("coins/markets", "some of the coins that were asked for", [])
+    return page
+
+
 def _merged(answers: Sequence[Fetched[MarketsPage]]) -> Fetched[MarketsPage]:
     """The pages as one; of a coin on several pages the latest row, good or refused, counts."""
     frames: list[pd.DataFrame] = []
@@ -311,12 +327,17 @@ def _markets_params(*, page: int, per_page: int) -> dict[str, Any]:
     }
 
 
+def can_be_named(coin_id: str) -> bool:
+    """Tell whether a coin can be asked for by its id: one with a comma would be read as two."""
+    return "," not in coin_id and 0 < len(coin_id) <= _LONGEST_IDS
+
+
 def _batches(ids: Sequence[str]) -> Iterator[list[str]]:
-    """At most 250 ids and one URL's length each; an id with a comma would be read as two."""
+    """At most 250 ids and one URL's length each, of those that can be named."""
     batch: list[str] = []
     length = 0
     for coin_id in ids:
-        if "," in coin_id or not coin_id or len(coin_id) > _LONGEST_IDS:
+        if not can_be_named(coin_id):
             continue
         if len(batch) == PER_PAGE or length + len(coin_id) > _LONGEST_IDS:
             yield batch

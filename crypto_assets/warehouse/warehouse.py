@@ -62,19 +62,21 @@ class Warehouse:
 
         Inside of a session of the same thread, it is that one.
         """
-        if (outer := _open_here().get(self.path)) is not None:
+        here = (self.path, self.identity)
+        if (outer := _open_here().get(here)) is not None:
             yield outer
             return
         with warehouse_lock(self.path, purpose, self.lock_timeout_seconds):
-            is_as_left = _left.get(self) == _looks(self.path)
+            looks = _looks(self.path)
+            is_as_left = bool(looks) and _left.get(self) == looks
             with opened(self.path) as connection:
                 if not is_as_left:
                     ensure_schema(connection, self.identity)
-                _open_here()[self.path] = connection
+                _open_here()[here] = connection
                 try:
                     yield connection
                 finally:
-                    del _open_here()[self.path]
+                    del _open_here()[here]
             # Whoever changes the schema changes the file.
             _left[self] = _looks(self.path)
 
@@ -100,9 +102,9 @@ def _looks(path: Path) -> Looks:
     return tuple(found)
 
 
-def _open_here() -> dict[Path, duckdb.DuckDBPyConnection]:
+def _open_here() -> dict[tuple[Path, Identity], duckdb.DuckDBPyConnection]:
     """Return what this thread has open."""
-    if not hasattr(_open, "by_path"):
-        _open.by_path = {}
-    by_path: dict[Path, duckdb.DuckDBPyConnection] = _open.by_path
-    return by_path
+    if not hasattr(_open, "sessions"):
+        _open.sessions = {}
+    sessions: dict[tuple[Path, Identity], duckdb.DuckDBPyConnection] = _open.sessions
+    return sessions

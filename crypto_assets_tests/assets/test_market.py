@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from crypto_assets.definitions import build_definitions
+from crypto_assets.providers.coingecko import CoinGecko
 from crypto_assets.sandbox import Market
 from crypto_assets_tests.lab import NOON, Lab, open_lab
 
@@ -132,6 +133,25 @@ def test_the_coins_of_the_running_day_take_one_call_for_250_wherever_they_rank_b
     assert (seen["observed_at"] == later).all()
     truth = market.snapshot(later).set_index("coin_id")["price_usd"]
     np.testing.assert_allclose(seen["price_usd"], truth[seen["coin_id"]], rtol=1e-9)
+
+
+def test_few_coins_and_such_as_cannot_be_named_come_with_a_page(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert lab.run(["market_caps"], TODAY).succeeded
+    asked: list[str] = []
+
+    def noted(self: CoinGecko, coins: object) -> None:
+        asked.append("by name")
+        raise AssertionError
+
+    monkeypatch.setattr(CoinGecko, "markets_of", noted)
+    assert lab.at(NOON + timedelta(hours=1)).run(["market_caps"], TODAY).succeeded
+    assert not asked
+    monkeypatch.setattr("crypto_assets.assets.market._ENOUGH_TO_NAME", 5)
+    monkeypatch.setattr("crypto_assets.assets.market.can_be_named", lambda name: name != "bitcoin")
+    assert lab.at(NOON + timedelta(hours=2)).run(["market_caps"], TODAY).succeeded
+    assert not asked
 
 
 @pytest.mark.slow

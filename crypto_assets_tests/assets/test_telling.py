@@ -4,6 +4,7 @@ import base64
 import re
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import date, timedelta
 from io import BytesIO
 from pathlib import Path
@@ -15,7 +16,7 @@ from PIL import Image
 
 from crypto_assets.assets.lineage import COLUMN_INPUTS
 from crypto_assets.definitions import build_definitions
-from crypto_assets.plots import Plot
+from crypto_assets.plots import PLOTS, Plot
 from crypto_assets.sandbox import Market
 from crypto_assets.settings import validated
 from crypto_assets.tables import TABLES
@@ -144,6 +145,15 @@ def test_a_picture_that_cannot_be_drawn_fails_no_run(
     assert lab.run(["fear_greed"], FIRST, LAST).succeeded
     assert told(lab, "fear_greed", LAST)["plot"] == "could not be drawn: no such font"
     assert told(lab, "fear_greed")["dagster/row_count"] == 6
+
+
+def test_a_picture_whose_rows_cannot_be_read_fails_no_run(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unreadable = replace(PLOTS["fear_greed"], sql="FROM no_such_table WHERE date <= $last")
+    monkeypatch.setitem(PLOTS, "fear_greed", unreadable)  # type: ignore[arg-type]
+    assert lab.run(["fear_greed"], FIRST, LAST).succeeded
+    assert "no_such_table" in told(lab, "fear_greed", LAST)["plot"]
 
 
 # Where columns come from.

@@ -13,7 +13,7 @@ import dagster as dg
 import pytest
 import yaml
 
-from crypto_assets.operations.history import History
+from crypto_assets.operations.history import EventLog, History
 
 FIRST, LAST, DAYS = "2026-01-01", "2026-01-30", 30
 partitions = dg.DailyPartitionsDefinition(FIRST, end_date="2026-02-01")
@@ -123,6 +123,38 @@ def test_a_run_leaves_the_same_history_as_in_dagsters_own_storage(
     assert len([e for e in ours["run"] if e[0] == "ASSET_MATERIALIZATION"]) == DAYS
     assert len([e for e in ours["run"] if e[0] == "ASSET_MATERIALIZATION_PLANNED"]) == 2 * DAYS
     assert ('["numbers"]', 0, 0, LAST) in ours[ASSETS]
+
+
+def test_events_that_the_index_refused_at_first_are_there_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DAGSTER_EVENT_BATCH_SIZE", "1000")
+    stock = EventLog._store_asset_event_tags
+
+    def refused(self: EventLog, *arguments: Any) -> None:
+        if len(arguments[1]) > 1:
+            raise sqlite3.OperationalError("database is locked")
+        stock(self, *arguments)
+
+    monkeypatch.setattr(EventLog, "_store_asset_event_tags", refused)
+    with opened(tmp_path / "ours", stock=False) as instance:
+        run_id = run(instance)
+    assert "database is locked" in capsys.readouterr().err
+    file = index_of(tmp_path / "ours")
+    for of_run in (file, file.with_name(f"{run_id}.db")):
+        kinds = [event[0] for event in rows(of_run, EVENTS)]
+        assert kinds.count("ASSET_MATERIALIZATION") == DAYS
+        assert kinds.count("ASSET_MATERIALIZATION_PLANNED") == 2 * DAYS
+        assert kinds.count("ASSET_CHECK_EVALUATION_PLANNED") == 2
+    checks = rows(file, "SELECT check_name, execution_status FROM asset_check_executions")
+    assert checks == [("are_pretty", "FAILED"), ("are_right", "SUCCEEDED")]
+
+
+def test_a_wiped_history_is_gone_for_who_has_it_open(tmp_path: Path) -> None:
+    with opened(tmp_path / "ours", stock=False) as instance:
+        run_id = run(instance, last=FIRST)
+        instance.wipe()
+        assert instance.all_logs(run_id) == []
 
 
 def test_either_storage_reads_what_the_other_one_wrote(tmp_path: Path) -> None:

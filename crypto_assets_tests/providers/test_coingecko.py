@@ -129,6 +129,27 @@ def test_long_ids_make_shorter_batches_and_impossible_ones_are_left_out(
     assert [asked(stub, i)[1]["ids"][0] for i in range(len(stub.seen))] == ["a", "b"]
 
 
+def test_known_coins_are_asked_for_in_as_few_calls_all_of_one_size(
+    stub: Stub, gecko: CoinGecko
+) -> None:
+    # Of 251, one by itself might be refused, and with it the whole answer.
+    names = [f"coin-{rank}" for rank in range(1, 252)]
+    stub.replies = [
+        Reply([market(name) for name in sorted(names)[:126]]),
+        Reply([market(name, current_price=0) for name in sorted(names)[-1:]] + coins(7, 7)),
+    ]
+    page = gecko.markets_of(names).data
+    assert [len(asked(stub, i)[1]["ids"].split(",")) for i in (0, 1)] == [126, 125]
+    assert list(page.refused) == [max(names)]
+    assert len(page.frame) == len({*sorted(names)[:126], "coin-7"})
+
+
+def test_no_answer_to_known_coins_is_no_answer(stub: Stub, gecko: CoinGecko) -> None:
+    stub.replies = [Reply([])]
+    with pytest.raises(ContractError, match="some of the coins that were asked for"):
+        gecko.markets_of(["bitcoin", "ethereum"])
+
+
 def test_a_refused_row_does_not_cost_the_other_coins(stub: Stub, gecko: CoinGecko) -> None:
     stub.replies = [Reply([*coins(1, 99), market("bad", current_price="1.5")])]
     page = gecko.all_markets(100).data

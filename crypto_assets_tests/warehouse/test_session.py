@@ -229,6 +229,22 @@ def test_the_schema_is_looked_at_again_only_after_somebody_else_wrote(
     assert len(looked) == 2
 
 
+def test_a_file_that_was_moved_away_is_made_anew_with_all_its_tables(warehouse: Warehouse) -> None:
+    with warehouse.session("moving"):
+        warehouse.path.rename(warehouse.path.with_name("moved.duckdb"))
+    assert len(warehouse.query("FROM market_caps")) == 0
+
+
+def test_a_session_for_other_data_is_not_shared(warehouse: Warehouse) -> None:
+    live = replace(warehouse.identity, is_sandbox=not warehouse.identity.is_sandbox)
+    with (
+        warehouse.session("outer"),
+        pytest.raises(WarehouseError, match="in use"),
+        replace(warehouse, identity=live, lock_timeout_seconds=0.1).session("inner"),
+    ):
+        pass
+
+
 def test_a_session_in_a_session_is_the_same_and_another_threads_is_not(
     warehouse: Warehouse,
 ) -> None:
