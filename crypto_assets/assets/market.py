@@ -29,9 +29,9 @@ from crypto_assets.calculations.coins import merge_coin_list
 from crypto_assets.calculations.ranks import rank_by_market_cap
 from crypto_assets.periods import DAY, day_closed_by_snapshot
 from crypto_assets.providers import routes
-from crypto_assets.providers.coingecko import can_be_named
+from crypto_assets.providers.coingecko import CoinGecko, can_be_named
 from crypto_assets.providers.coingecko_frames import MarketsPage
-from crypto_assets.providers.errors import ProviderError
+from crypto_assets.providers.errors import ContractError, ProviderError
 from crypto_assets.providers.fetched import Fetched
 from crypto_assets.tables import COIN_LIST, MARKET_CAPS, RANKS
 from crypto_assets.warehouse.gaps import Gap, Inspection
@@ -153,9 +153,20 @@ def _snapshot(platform: Platform, now: datetime) -> Fetched[MarketsPage]:
     chosen = known.get(today, _NOBODY)
     is_settled = chosen.is_stored and chosen.is_point_in_time
     if is_settled and day_closed_by_snapshot(now) is None and _can_be_named(chosen.coins):
-        return coingecko.markets_of(chosen.coins)
+        named = _all_named(coingecko, chosen.coins)
+        if named is not None:
+            return named
     also = {coin for tracked in known.values() for coin in tracked.coins}
     return coingecko.all_markets(universe.tracked, also={*also, *universe.always, *lately})
+
+
+def _all_named(coingecko: CoinGecko, coins: frozenset[str]) -> Fetched[MarketsPage] | None:
+    """Return what is told of these coins; None where an answer is cut short or lacks one."""
+    try:
+        named = coingecko.markets_of(coins)
+    except ContractError:
+        return None
+    return named if coins <= {*named.data.frame["coin_id"], *named.data.refused} else None
 
 
 def _can_be_named(coins: frozenset[str]) -> bool:

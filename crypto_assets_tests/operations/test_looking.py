@@ -105,7 +105,7 @@ def test_status_says_what_withholds_the_publication(lab: Lab) -> None:
             "INSERT INTO etf_flows SELECT * REPLACE ('FAKE' AS ticker, 'nowhere' AS source, "
             "now() AT TIME ZONE 'UTC' AS materialized_at) FROM etf_flows LIMIT 1"
         )
-    lab.run(["etf_flows"], day)
+    lab.run(["fear_greed"], day)
     told = call("status", "--home", lab.home).out
     assert "row(s) of etf_flows break 'source_fits_home' on 2026-03-09 to 2026-03-09" in told
     assert "Version 1 was published" in told
