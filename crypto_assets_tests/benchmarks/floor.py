@@ -9,14 +9,13 @@ import pandas as pd
 import yaml
 
 from crypto_assets.operations.history import History
+from crypto_assets.operations.home import environment_of
 from crypto_assets_tests.benchmarks import histories, homes
 from crypto_assets_tests.benchmarks.contenders import QUIET
 from crypto_assets_tests.benchmarks.homes import CLOCK, command
 from crypto_assets_tests.benchmarks.measuring import Figures, in_turns, measured, python
 from crypto_assets_tests.benchmarks.results import Result
 from crypto_assets_tests.benchmarks.suite import Setup
-
-TOGETHER = {"DAGSTER_EVENT_BATCH_SIZE": "1000"}
 
 
 def floor(setup: Setup) -> Result:
@@ -35,7 +34,9 @@ def floor(setup: Setup) -> Result:
         "empty asset, 1 day, new instance": lambda: _staged(_fresh(new), 1),
         f"empty asset, {days} days, new instance": lambda: _staged(_fresh(new), days),
         f"empty asset, {days} days, known instance": lambda: _staged(known, days),
-        f"empty asset, {days} days, our storage": lambda: _staged(kept_open, days, **TOGETHER),
+        f"empty asset, {days} days, our storage": lambda: _staged(
+            kept_open, days, **environment_of(kept_open)
+        ),
     }
     with homes.sandbox() as providers:
         asked = CLOCK.date() - timedelta(days=days), CLOCK.date() - timedelta(days=1)
