@@ -17,9 +17,10 @@ import dagster as dg
 import requests
 import yaml
 
-from crypto_assets.periods import wall_now
+from crypto_assets.periods import CANDLES_READY_AFTER, wall_now
 from crypto_assets.sandbox import Market, SandboxServer
 from crypto_assets.settings import load_settings, sandbox_base_urls
+from crypto_assets.warehouse.staleness import SETTLING
 from crypto_assets.warehouse.warehouse import Warehouse
 from crypto_assets_tests.operations.commands import carrying, command, environment, free_port
 
@@ -136,17 +137,14 @@ class Site:
     home: Path
     server: SandboxServer
     open: contextlib.ExitStack
+    # The last closed day for which everything is out, and that is healing's to bring.
+    last: date
     started: list[Up] = field(default_factory=list)
 
     @property
     def first(self) -> date:
         """The first of the closed days."""
         return self.last - timedelta(days=DAYS - 1)
-
-    @property
-    def last(self) -> date:
-        """The last closed day for which everything is out."""
-        return (wall_now() - timedelta(hours=2)).date() - timedelta(days=1)
 
     def write_settings(self, sections: dict[str, Any] | None = None, **crons: str) -> None:
         """Make it a sandbox home; schedules run by these cron expressions only, if any."""
@@ -209,7 +207,8 @@ class Site:
 def open_site(folder: Path, market: Market) -> Iterator[Site]:
     """Yield a site; at the end nothing of what was started on it is left."""
     with SandboxServer(market=market) as server, contextlib.ExitStack() as opened:
-        site = Site(folder / "home", server, opened)
+        out_by = wall_now() - CANDLES_READY_AFTER - SETTLING
+        site = Site(folder / "home", server, opened, out_by.date() - timedelta(days=1))
         try:
             yield site
         finally:
