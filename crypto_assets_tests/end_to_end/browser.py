@@ -112,8 +112,14 @@ class Person:
         self.page.get_by_role("menuitem", name=name).click()
 
     def edges(self) -> set[tuple[str, str]]:
-        """Return which nodes of a graph are joined by its arrows, by where these begin and end."""
-        found = self.page.evaluate(EDGES)
+        """Return which nodes of a graph are joined by its arrows, by where these begin and end.
+
+        The graph is laid out anew while it loads: it is read once each arrow touches two nodes.
+        """
+        found = self.page.wait_for_function(f"""() => {{
+            const edges = ({EDGES})();
+            return edges.length && edges.every(ends => ends.every(end => end)) && edges;
+        }}""").json_value()
         return {(start, end) for start, end in found}
 
     def nodes(self) -> set[str]:
@@ -131,7 +137,7 @@ EDGES = """() => {
                 top: y, bottom: y + height};
     });
     const at = (side, x, y) => nodes.find(node =>
-        Math.abs(node[side] - x) <= 10 && node.top <= y && y <= node.bottom)?.name ?? `${x},${y}`;
+        Math.abs(node[side] - x) <= 10 && node.top <= y && y <= node.bottom)?.name;
     return [...document.querySelectorAll('svg path[stroke]')].map(path => {
         const [x1, y1, ...rest] = path.getAttribute('d').match(/-?[\\d.]+/g).map(Number);
         const [x2, y2] = rest.slice(-2);
