@@ -67,7 +67,7 @@ def publish_run(home: Path, run_id: str, debounce: Debounce | None = None) -> Pu
         known = read_state(home)
         # Opening also takes in what a killed process left in the write-ahead log.
         with connect(home / FILE_NAME) as connection:
-            failures = tuple(audit(connection, _known_good_until(known)))
+            failures = tuple(audit(connection, _known_good_until(known), _published(home)))
         if failures:
             since = known.withheld_since or wall_now()
             state = replace(known, withheld_since=since, withheld_by=failures)
@@ -117,6 +117,11 @@ def is_behind(home: Path) -> bool:
     unread_log = warehouse.with_name(f"{FILE_NAME}.wal").exists()
     published = read_state(home).of_warehouse
     return unread_log or not (home / LINK_NAME).exists() or published != _looks_of(warehouse)
+
+
+def _published(home: Path) -> Path | None:
+    link = home / LINK_NAME
+    return link.resolve() if link.exists() else None
 
 
 def _looks_of(warehouse: Path) -> str:

@@ -21,8 +21,8 @@ SETTLING = timedelta(hours=2)
 
 
 _OTHER_PAIRS = """
-SELECT date AS day FROM ema_signals GROUP BY date
-HAVING list_sort(list(DISTINCT concat(fast_span, '/', slow_span))) <> $pairs
+SELECT date AS day FROM (SELECT DISTINCT date, fast_span, slow_span FROM ema_signals)
+GROUP BY date HAVING list_sort(list(concat(fast_span, '/', slow_span))) <> $pairs
 """
 
 
@@ -132,9 +132,9 @@ def _changed_since_sql(table: Table, needed: Input) -> str:
 
 def _never_made_sql(table: Table, needed: Input) -> str:
     return (
-        f"SELECT {day_of(needed.table)} AS day FROM {quoted(needed.table.name)} "
-        f"WHERE {needed.makes_rows} "
-        f"AND day NOT IN (SELECT {day_of(table)} FROM {quoted(table.name)})"
+        f"SELECT day FROM (SELECT DISTINCT {day_of(needed.table)} AS day "
+        f"FROM {quoted(needed.table.name)} WHERE {needed.makes_rows} "
+        f"EXCEPT SELECT DISTINCT {day_of(table)} FROM {quoted(table.name)})"
     )
 
 

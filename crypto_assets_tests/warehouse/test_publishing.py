@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from datetime import date
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import duckdb
+import pandas as pd
 import pytest
 
+from crypto_assets import tables
 from crypto_assets.periods import wall_now
 from crypto_assets.warehouse import publishing
 from crypto_assets.warehouse.audit import AuditFailure, audit
@@ -60,6 +62,24 @@ def spoil(warehouse: Warehouse, day: date, source: str = "coingecko/coins/market
             "UPDATE market_caps SET source = ?, materialized_at = ? WHERE date = ?",
             [source, wall_now(), day],
         )
+
+
+def doubly_ranked(day: date, made_at: datetime) -> pd.DataFrame:
+    """Two coins that are both the largest."""
+    return pd.DataFrame(
+        {
+            "date": pd.Timestamp(day),
+            "coin_id": ["bitcoin", "ether"],
+            "market_cap_rank": 1,
+            "market_cap_usd": 5.0,
+            "market_share": 0.5,
+            "is_point_in_time": True,
+            "is_final": True,
+            "observed_at": pd.Timestamp(frames.SEEN),
+            "source": "sandbox/calculated",
+            "materialized_at": pd.Timestamp(made_at),
+        }
+    )
 
 
 def test_a_publication_is_a_copy_behind_a_symlink(home: Path, put: Put) -> None:
@@ -184,6 +204,63 @@ def test_days_not_touched_since_the_last_publication_are_not_audited_again(
     assert publish_run(home, "run-2").withheld_by == ()
     with warehouse.session("auditing") as connection:
         assert [failure.check for failure in audit(connection, None)] == ["source_fits_home"]
+
+
+def test_a_calculated_day_stamped_before_the_last_publication_is_audited_once_it_is_written(
+    home: Path, put: Put, warehouse: Warehouse
+) -> None:
+    """Its step began, another run published, and only then it wrote."""
+    put(1.0)
+    began = wall_now()
+    publish_run(home, "run-1")
+    warehouse.write(Batch(doubly_ranked(D1, began)), frames.to(tables.RANKS, D1, D1))
+    assert {f.check for f in publish_run(home, "run-2").withheld_by} >= {"ranks_are_1_to_n"}
+
+
+def test_days_that_were_published_as_they_are_are_not_audited_again(
+    home: Path, put: Put, warehouse: Warehouse
+) -> None:
+    put(1.0)
+    later = [D1 + timedelta(days=n) for n in range(1, 8)]
+    warehouse.write(Batch(caps(*((day, "bitcoin", 1.0) for day in later))), frames.to())
+    publish_run(home, "run-1")
+    published_at = read_state(home).published_at
+    with warehouse.session("auditing") as connection:
+        connection.execute("UPDATE market_caps SET source = 'live' WHERE date = ?", [D1])
+        assert audit(connection, published_at, home / LINK_NAME) == []
+        (found,) = audit(connection, published_at)
+        assert (found.check, found.offending_rows) == ("source_fits_home", 1)
+
+
+def test_a_change_from_outside_to_one_of_the_newest_days_is_noticed(
+    home: Path, put: Put, warehouse: Warehouse
+) -> None:
+    put(1.0)
+    later = [D1 + timedelta(days=n) for n in range(1, 7)]
+    warehouse.write(Batch(caps(*((day, "bitcoin", 1.0) for day in later))), frames.to())
+    publish_run(home, "run-1")
+    with warehouse.session("tampering") as connection:
+        connection.execute("UPDATE market_caps SET source = 'live' WHERE date = ?", [D1])
+    (found,) = publish_run(home, "run-2").withheld_by
+    assert (found.check, found.offending_rows) == ("source_fits_home", 1)
+
+
+def test_a_published_file_that_tells_nothing_spares_no_audit(
+    home: Path, put: Put, warehouse: Warehouse, tmp_path: Path
+) -> None:
+    put(1.0)
+    publish_run(home, "run-1")
+    published_at = read_state(home).published_at
+    (tmp_path / "damaged.duckdb").write_bytes(b"no database")
+    with duckdb.connect(str(tmp_path / "empty.duckdb")) as empty:
+        empty.execute("CREATE TABLE other (i INTEGER)")
+    with warehouse.session("auditing") as connection:
+        connection.execute("UPDATE market_caps SET source = 'live'")
+        for name in ("damaged.duckdb", "empty.duckdb", "absent.duckdb"):
+            found = audit(connection, published_at, tmp_path / name)
+            assert [failure.check for failure in found] == ["source_fits_home"], name
+        attached = connection.execute("SELECT database_name FROM duckdb_databases()").fetchall()
+        assert ("published",) not in attached
 
 
 OFTEN = Debounce(large_megabytes=0, minutes_between=60)
