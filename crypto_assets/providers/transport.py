@@ -7,13 +7,15 @@ here: limits, retries, classification or parsing (``http``).
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
 from importlib import metadata
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urljoin, urlsplit
 
 import requests
@@ -122,24 +124,69 @@ class _Watch:
     def __init__(self, seconds: float) -> None:
         self.fired = False
         self.socket: socket.socket | None = None
-        self._timer = threading.Timer(seconds, self._fire)
-        self._timer.daemon = True
+        self._seconds = seconds
+        self._deadlines = _Deadlines.of_this_process()
 
     def __enter__(self) -> _Watch:
         _current.watch = self
-        self._timer.start()
+        self._deadlines.add(self, time.monotonic() + self._seconds)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
+        self._deadlines.remove(self)
         _current.watch = None
 
-    def _fire(self) -> None:
+    def fire(self) -> None:
+        """Make the attempt fail, wherever it waits."""
         self.fired = True
         if self.socket is not None:
             with contextlib.suppress(OSError):
                 # Not SSLSocket's own shutdown, which forgets the session under the reader.
                 socket.socket.shutdown(self.socket, socket.SHUT_RDWR)
+
+
+class _Deadlines:
+    """Fires each watch at its deadline, from one thread for all: a thread a call costs too much.
+
+    The thread ends when it wakes and nothing is watched, and the next watch starts another one.
+    """
+
+    _by_process: ClassVar[dict[int, _Deadlines]] = {}
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._at: dict[_Watch, float] = {}
+        self._wakes_at: float | None = None
+
+    @classmethod
+    def of_this_process(cls) -> _Deadlines:
+        # A fork copies neither the thread nor, in a good state, its lock.
+        pid = os.getpid()
+        return cls._by_process.get(pid) or cls._by_process.setdefault(pid, cls())
+
+    def add(self, watch: _Watch, at: float) -> None:
+        with self._changed:
+            if self._wakes_at is None:
+                threading.Thread(target=self._run, name="deadlines", daemon=True).start()
+                self._wakes_at = at
+            elif at < self._wakes_at:
+                self._changed.notify()
+            self._at[watch] = at
+
+    def remove(self, watch: _Watch) -> None:
+        with self._changed:
+            self._at.pop(watch, None)
+
+    def _run(self) -> None:
+        with self._changed:
+            while self._at:
+                self._wakes_at = min(self._at.values())
+                self._changed.wait(self._wakes_at - time.monotonic())
+                now = time.monotonic()
+                for watch in [watch for watch, at in self._at.items() if at <= now]:
+                    del self._at[watch]
+                    watch.fire()
+            self._wakes_at = None
 
 
 class _Watched:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+import signal
 import sqlite3
 import threading
 import time
@@ -205,6 +208,48 @@ def test_a_server_that_drips_or_hangs_cannot_hold_a_thread(
     error = failure(client(deadline_seconds=0.3, max_attempts=2), TransientError)
     assert time.monotonic() - started < 2
     assert "no complete answer within 0.3 s" in str(error)
+
+
+@pytest.mark.parametrize("first", [20.0, 0.3])
+def test_each_attempt_has_a_deadline_of_its_own(stub: Stub, client: Make, first: float) -> None:
+    """The server is silent for 10 s: who may wait for 20 s hears of that, the other does not."""
+    stub.replies = [Reply(fault="hang")]
+    patient, hasty = (client(deadline_seconds=s, max_attempts=1) for s in (20.0, 0.3))
+    order = [patient, hasty] if first == 20.0 else [hasty, patient]
+    found: dict[HttpClient, str] = {}
+
+    def wait(http: HttpClient) -> None:
+        found[http] = str(failure(http, TransientError))
+
+    waiting = [threading.Thread(target=wait, args=(http,)) for http in order]
+    for number, thread in enumerate(waiting, start=1):
+        thread.start()
+        while len(stub.seen) < number:
+            time.sleep(0.01)
+    waiting[order.index(hasty)].join(5)
+    assert "no complete answer within 0.3 s" in found[hasty]
+    assert patient not in found
+    stub.stop.set()
+    waiting[order.index(patient)].join(5)
+    assert "did not answer in full" in found[patient]
+
+
+def test_a_forked_process_keeps_to_its_deadlines(stub: Stub, client: Make) -> None:
+    stub.replies = [Reply([1]), Reply(fault="hang")]
+    http = client(deadline_seconds=0.3, max_attempts=1)
+    ask(http)
+    child = os.fork()
+    if child == 0:  # pragma: no cover
+        told = ""
+        with contextlib.suppress(BaseException):
+            told = str(failure(http, TransientError))
+        os._exit(0 if "no complete answer within 0.3 s" in told else 1)
+    deadline = time.monotonic() + 8
+    while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0):
+        if time.monotonic() > deadline:
+            os.kill(child, signal.SIGKILL)
+        time.sleep(0.01)
+    assert os.waitstatus_to_exitcode(ended[1]) == 0
 
 
 def test_a_silent_server_runs_into_the_read_time_out(stub: Stub, client: Make) -> None:
