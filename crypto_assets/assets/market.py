@@ -94,14 +94,14 @@ def _market_caps(
     platform: Platform, first: date, last: date, choice: FetchChoice
 ) -> Iterator[Batch]:
     now = platform.clock.now()
+    snapshot = None
     try:
         if needs_snapshot(platform, first, last, now, choice):
             snapshot = _snapshot(platform, now)
             yield from _from_snapshot(platform, snapshot, first, last)
-            today = _chosen(platform, snapshot)
-        else:
-            today = frozenset()
-        known = tracked_by_day(platform.warehouse, first, last, known_today=today)
+        with platform.warehouse.session("reading the universe"):
+            today = _chosen(platform, snapshot) if snapshot else frozenset()
+            known = tracked_by_day(platform.warehouse, first, last, known_today=today)
         choice.refuse_unknown(known)
         closed = {day: tracked for day, tracked in known.items() if day < now.date()}
         yield from fetch_histories(platform, closed, MARKET_CAPS_FILLING, choice)

@@ -37,11 +37,12 @@ def ema_signals(
     """
     started_at = wall_now()
     first, last = asked_days(context)
-    histories = _histories(platform, first, last)
+    with platform.warehouse.session("reading price histories"):
+        histories = _histories(platform, first, last)
+        complete = complete_days(platform, [MARKET_CAPS, RANKS], first, last)
     refuse_without_inputs(histories[histories["is_asked"]], "market_caps and ranks", first, last)
     pairs = [signals.SpanPair(*spans) for spans in platform.settings.signals.span_pairs]
     rows = signals.ema_signals(histories, pairs)
-    complete = complete_days(platform, [MARKET_CAPS, RANKS], first, last)
     return derived_rows(rows, EMA_SIGNALS, platform, complete, started_at)
 
 

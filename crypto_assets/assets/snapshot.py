@@ -44,10 +44,12 @@ def daily_snapshot(
     """Join what all tables say of the days asked for."""
     started_at = wall_now()
     first, last = asked_days(context)
-    rows = snapshot_of(_inputs(platform, first, last))
+    with platform.warehouse.session("reading the snapshot's inputs"):
+        inputs = _inputs(platform, first, last)
+        complete = complete_days(platform, _SOURCES, first, last)
+    rows = snapshot_of(inputs)
     rows = rows[rows["date"] >= pd.Timestamp(first)]
     refuse_without_inputs(rows, "market_caps", first, last)
-    complete = complete_days(platform, _SOURCES, first, last)
     return derived_rows(rows, DAILY_SNAPSHOT, platform, complete, started_at)
 
 

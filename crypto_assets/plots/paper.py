@@ -125,12 +125,10 @@ def _palette(shades: int) -> Array:
     return np.concatenate([np.full((1, 3), 255), *faded]).round().astype(np.int64)
 
 
-def _nearest(
-    colours: Array,
-    palette: Array,
-) -> Array:
+def _nearest(colours: Array, palette: Array) -> Array:
     parts = np.stack([colours >> 16, (colours >> 8) & 255, colours & 255], axis=-1)
-    distances = ((parts[:, None] - palette[None]) ** 2).sum(axis=-1)
+    # The squared distances, less what all distances of a colour share.
+    distances = (palette**2).sum(axis=1) - 2 * (parts @ palette.T)
     nearest: Array = distances.argmin(axis=1)
     return nearest
 

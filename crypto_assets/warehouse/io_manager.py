@@ -103,14 +103,22 @@ class _WarehouseIO(dg.IOManager):
         table = TABLES[context.asset_key.path[-1]]
         days = _days(context) if context.has_asset_partitions else None
         to = Write(table, context.run_id, days)
+        made = obj.made if isinstance(obj, Telling) else obj
         report = WriteReport()
-        with _batches(obj.made if isinstance(obj, Telling) else obj) as batches:
-            for batch in batches:
-                report.add(self._warehouse.write(batch, to))
-        with self._warehouse.session(f"run {to.run_id} counting {table.name}") as connection:
+        if isinstance(made, Batches):
+            # Others may use the file while the next batch is made.
+            self._write(made, to, report)
+        with self._warehouse.session(f"run {to.run_id} writing {table.name}") as connection:
+            if not isinstance(made, Batches):
+                self._write(made, to, report)
             stored = contents(connection, table, days)
             tell = obj.look(connection) if isinstance(obj, Telling) else Told
         _tell(context, report, stored, tell())
+
+    def _write(self, made: object, to: Write, report: WriteReport) -> None:
+        with _batches(made) as batches:
+            for batch in batches:
+                report.add(self._warehouse.write(batch, to))
 
     def load_input(self, context: dg.InputContext) -> pd.DataFrame:
         table = TABLES[context.asset_key.path[-1]]

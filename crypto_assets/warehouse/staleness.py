@@ -66,15 +66,17 @@ def recalculation(
     warehouse: Warehouse, now: datetime, span_pairs: SpanPairs
 ) -> Recalculation | None:
     """Return what has to be computed again, with all that follows from it; None if nothing."""
-    stale = stale_days(warehouse, now, span_pairs)
-    days = sorted(day for of_table in stale.values() for day in of_table)
-    if not days:
-        return None
+    with warehouse.session("looking for stale days"):
+        stale = stale_days(warehouse, now, span_pairs)
+        days = sorted(day for of_table in stale.values() for day in of_table)
+        if not days:
+            return None
+        newest_input_at = _newest_input(warehouse)
     tables = list(stale)
     for name, inputs in INPUTS.items():
         if name not in tables and any(needed.table.name in tables for needed in inputs):
             tables.append(name)
-    return Recalculation(tuple(tables), days[0], days[-1], _newest_input(warehouse))
+    return Recalculation(tuple(tables), days[0], days[-1], newest_input_at)
 
 
 def stale_days(
