@@ -10,7 +10,7 @@ import pandas as pd
 
 from crypto_assets.calculations.signals import Grid
 from crypto_assets.calculations.signals import ema as our_ema
-from crypto_assets.settings import load_settings
+from crypto_assets.settings import Settings, load_settings
 from crypto_assets.warehouse.warehouse import Warehouse
 from crypto_assets_tests.benchmarks import histories, homes
 from crypto_assets_tests.benchmarks.measuring import Figures, in_turns, is_installed, timed
@@ -53,6 +53,11 @@ def ema(setup: Setup) -> Result:
     return result
 
 
+def _count_signals(settings: Settings) -> int:
+    found = Warehouse.of(settings).query("SELECT count(*) AS rows FROM ema_signals")
+    return int(found["rows"][0])
+
+
 def _forgotten_after(span: int) -> int:
     """Return the day from which an average shows no more what it was seeded with.
 
@@ -86,20 +91,28 @@ def recalculation(setup: Setup) -> Result:
     histories.invent_closes(settings.home, invented, asked)
     histories.calculate_ranks(settings, asked)
 
-    def from_nothing() -> Figures:
+    one_pair = settings.model_copy(
+        update={"signals": settings.signals.model_copy(update={"span_pairs": [SPANS]})}
+    )
+
+    def from_nothing(chosen: Settings) -> Figures:
         with Warehouse.of(settings).session("emptying") as connection:
             connection.execute("DELETE FROM ema_signals")
-        return timed(lambda: histories.calculate_signals(settings, asked))
+        return timed(lambda: histories.calculate_signals(chosen, asked))
 
     def again() -> Figures:
         return timed(lambda: histories.calculate_signals(settings, asked))
 
+    calculations: dict[str, Callable[[], Figures]] = {
+        "one pair of spans": lambda: from_nothing(one_pair),
+        "the three pairs of the settings": lambda: from_nothing(settings),
+        "the three pairs, once more": again,
+    }
     for _ in range(setup.repeats):
-        for name, calculate in (("into an empty table", from_nothing), ("once more", again)):
+        for name, calculate in calculations.items():
             result.samples.setdefault(name, []).append(calculate())
-    query = "SELECT count(*) AS rows FROM ema_signals"
-    rows = int(Warehouse.of(settings).query(query)["rows"][0])
-    result.notes.append(f"{rows:,} rows are stored.")
+            if len(result.samples[name]) == 1:
+                result.notes.append(f"{name}: {_count_signals(settings):,} rows are stored.")
     for name in result.samples:
         result.goals.append(Goal(name, result.figures(name, "wall_seconds"), 5, "s"))
     return result

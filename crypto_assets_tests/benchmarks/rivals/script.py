@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from urllib.parse import quote
 
 import duckdb
 import pandas as pd
@@ -36,7 +37,7 @@ def market_pages(base_url: str, coins: int, session: requests.Session) -> Iterat
 def chart(base_url: str, coin_id: str, days: int, session: requests.Session) -> dict:
     """Return a coin's daily history as it is told."""
     answer = session.get(
-        f"{base_url}/coins/{coin_id}/market_chart",
+        f"{base_url}/coins/{quote(coin_id, safe='')}/market_chart",
         params={"vs_currency": "usd", "days": days, "interval": "daily"},
         timeout=30,
     )
