@@ -139,10 +139,12 @@ class _Watch:
     def fire(self) -> None:
         """Make the attempt fail, wherever it waits."""
         self.fired = True
-        if self.socket is not None:
-            with contextlib.suppress(OSError):
-                # Not SSLSocket's own shutdown, which forgets the session under the reader.
-                socket.socket.shutdown(self.socket, socket.SHUT_RDWR)
+        # TLS within the TLS to a proxy is no socket itself.
+        plain: Any = getattr(self.socket, "socket", self.socket)
+        # Whatever goes wrong here, other attempts wait for their deadlines.
+        with contextlib.suppress(Exception):
+            # Not SSLSocket's own shutdown, which forgets the session under the reader.
+            socket.socket.shutdown(plain, socket.SHUT_RDWR)
 
 
 class _Deadlines:

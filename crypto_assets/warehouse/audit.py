@@ -11,7 +11,8 @@ from pathlib import Path
 
 import duckdb
 
-from crypto_assets.tables import Table, partitioned
+from crypto_assets.periods import wall_now
+from crypto_assets.tables import TABLES, Table, partitioned
 from crypto_assets.warehouse.rules import Rule, all_rules
 from crypto_assets.warehouse.session import quoted
 from crypto_assets.warehouse.sqls import day_of, literal
@@ -42,14 +43,16 @@ def audit(
     `published` is the file that readers have since then; without one, rows written in the day
     before `since` count too.
     """
-    with _differing_days(connection, published) as differing:
+    early = since - _SLACK if since else None
+    with _differing_days(connection, published, early) as differing:
         touched = _touched(connection, since, differing)
+    rules = [rule for rule in all_rules() if rule.is_error]
     if touched is None:
-        return []
-    counts = [
-        (rule, count_offenders(connection, rule, touched)) for rule in all_rules() if rule.is_error
-    ]
-    return [AuditFailure(rule.table, rule.name, *touched, count) for rule, count in counts if count]
+        # Tables without days tell of no day that was touched.
+        rules = [rule for rule in rules if TABLES[rule.table].time_column is None]
+    days = touched or (wall_now().date(),) * 2
+    counts = [(rule, count_offenders(connection, rule, days)) for rule in rules]
+    return [AuditFailure(rule.table, rule.name, *days, count) for rule, count in counts if count]
 
 
 def count_offenders(
@@ -64,23 +67,42 @@ def count_offenders(
 
 @contextmanager
 def _differing_days(
-    connection: duckdb.DuckDBPyConnection, published: Path | None
+    connection: duckdb.DuckDBPyConnection, published: Path | None, early: datetime | None
 ) -> Iterator[str | None]:
-    """Yield a query of table_name and day of what is noted otherwise in a published file.
+    """Yield a query of the days that are not as in a published file, in any table.
 
     None where there is no such file, or it can't be read.
     """
-    here = "SELECT table_name, day, rows_stored, content_hash FROM partitions"
-    there = here.replace("partitions", "published.main.partitions")
     query = None
     with ExitStack() as stack:
-        if published is not None:
+        if published is not None and early is not None:
             with suppress(duckdb.Error):
                 connection.execute(f"ATTACH {literal(str(published))} AS published (READ_ONLY)")
                 stack.callback(connection.execute, "DETACH published")
-                connection.execute(f"{there} LIMIT 0")
-                query = f"SELECT table_name, day FROM ({here} EXCEPT {there})"
+                sql = _differing_sql()
+                connection.execute(f"SELECT * FROM ({sql}) LIMIT 0", {"early": early})
+                query = sql
         yield query
+
+
+def _differing_sql() -> str:
+    """Return a query of the days of which other rows are noted, or that were calculated again.
+
+    Of these the same rows may be noted: which rules a row is spared depends on when it was made.
+    """
+    noted = "SELECT table_name, day, rows_stored, content_hash FROM {schema}partitions"
+    made = [
+        f"SELECT {literal(table.name)} AS table_name, {day_of(table)} AS day, "
+        f"max(materialized_at) AS at FROM {{schema}}{quoted(table.name)} "
+        "WHERE materialized_at > $early GROUP BY ALL"
+        for table in partitioned()
+        if table.derived
+    ]
+    found = []
+    for told in (noted, " UNION ALL ".join(made)):
+        here, there = (f"({told.format(schema=schema)})" for schema in ("", "published.main."))
+        found += [f"(FROM {here} EXCEPT FROM {there})", f"(FROM {there} EXCEPT FROM {here})"]
+    return " UNION ".join(f"SELECT day FROM {part}" for part in found)
 
 
 def _touched(
@@ -91,10 +113,12 @@ def _touched(
             return ""
         where = "WHERE materialized_at > $early"
         if differing:
-            day, of_table = day_of(table), f"WHERE table_name = {literal(table.name)}"
-            newest = f"(SELECT max(day) - {_NEWEST_DAYS} FROM partitions {of_table})"
-            differs = f"{day} IN (SELECT day FROM differing {of_table})"
-            where += f" AND (materialized_at > $after OR {day} > {newest} OR {differs})"
+            day, name = day_of(table), literal(table.name)
+            newest = f"SELECT max(day) - {_NEWEST_DAYS} FROM partitions WHERE table_name = {name}"
+            where += (
+                f" AND (materialized_at > $after OR {day} > ({newest}) "
+                f"OR {day} IN (FROM differing))"
+            )
         return where
 
     tables = " UNION ALL ".join(
@@ -105,6 +129,6 @@ def _touched(
     values = {"early": since - _SLACK} if since else {}
     if since and differing:
         values["after"] = since
-        tables = f"WITH differing AS ({differing}) {tables}"
+        tables = f"WITH differing AS MATERIALIZED ({differing}) {tables}"
     row = connection.execute(f"SELECT min(first), max(last) FROM ({tables})", values).fetchone()
     return (row[0], row[1]) if row and row[0] else None

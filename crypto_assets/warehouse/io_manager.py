@@ -4,9 +4,10 @@ Glue between Dagster's contexts and the warehouse; how rows are written is `writ
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -105,20 +106,17 @@ class _WarehouseIO(dg.IOManager):
         to = Write(table, context.run_id, days)
         made = obj.made if isinstance(obj, Telling) else obj
         report = WriteReport()
-        if isinstance(made, Batches):
-            # Others may use the file while the next batch is made.
-            self._write(made, to, report)
-        with self._warehouse.session(f"run {to.run_id} writing {table.name}") as connection:
+        session = partial(self._warehouse.session, f"run {to.run_id} writing {table.name}")
+        with _batches(made) as batches, ExitStack() as stack:
             if not isinstance(made, Batches):
-                self._write(made, to, report)
+                # All is made: one session for what follows. Else others use the file in between.
+                stack.enter_context(session())
+            for batch in batches:
+                report.add(self._warehouse.write(batch, to))
+            connection = stack.enter_context(session())
             stored = contents(connection, table, days)
             tell = obj.look(connection) if isinstance(obj, Telling) else Told
         _tell(context, report, stored, tell())
-
-    def _write(self, made: object, to: Write, report: WriteReport) -> None:
-        with _batches(made) as batches:
-            for batch in batches:
-                report.add(self._warehouse.write(batch, to))
 
     def load_input(self, context: dg.InputContext) -> pd.DataFrame:
         table = TABLES[context.asset_key.path[-1]]

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -111,16 +112,18 @@ class Person:
         self.page.mouse.click(*BACKGROUND, button="right")
         self.page.get_by_role("menuitem", name=name).click()
 
-    def edges(self) -> set[tuple[str, str]]:
+    def edges(self, expected: set[tuple[str, str]]) -> set[tuple[str, str]]:
         """Return which nodes of a graph are joined by its arrows, by where these begin and end.
 
-        The graph is laid out anew while it loads: it is read once each arrow touches two nodes.
+        A graph is laid out anew while it loads: it is read until it shows what is expected, and
+        given up after a while.
         """
-        found = self.page.wait_for_function(f"""() => {{
-            const edges = ({EDGES})();
-            return edges.length && edges.every(ends => ends.every(end => end)) && edges;
-        }}""").json_value()
-        return {(start, end) for start, end in found}
+        deadline = time.monotonic() + SHORT / 1000
+        while True:
+            found = {(start, end) for start, end in self.page.evaluate(EDGES)}
+            if found == expected or time.monotonic() > deadline:
+                return found
+            self.page.evaluate("() => new Promise(done => requestAnimationFrame(done))")
 
     def nodes(self) -> set[str]:
         """Return the assets that a graph shows."""
@@ -129,15 +132,15 @@ class Person:
 
 # A node is as wide as the arrows need to reach it; groups are nodes that hold others.
 NODES = """() => [...document.querySelectorAll('svg foreignObject[width="320"]')]
-    .map(node => node.textContent.match(/^[a-z_]+/)[0])"""
+    .map(node => node.textContent.match(/^[a-z_]*/)[0])"""
 EDGES = """() => {
     const nodes = [...document.querySelectorAll('svg foreignObject[width="320"]')].map(node => {
         const [x, y, height] = ['x', 'y', 'height'].map(name => Number(node.getAttribute(name)));
-        return {name: node.textContent.match(/^[a-z_]+/)[0], left: x, right: x + 320,
+        return {name: node.textContent.match(/^[a-z_]*/)[0], left: x, right: x + 320,
                 top: y, bottom: y + height};
     });
     const at = (side, x, y) => nodes.find(node =>
-        Math.abs(node[side] - x) <= 10 && node.top <= y && y <= node.bottom)?.name;
+        Math.abs(node[side] - x) <= 10 && node.top <= y && y <= node.bottom)?.name ?? `${x},${y}`;
     return [...document.querySelectorAll('svg path[stroke]')].map(path => {
         const [x1, y1, ...rest] = path.getAttribute('d').match(/-?[\\d.]+/g).map(Number);
         const [x2, y2] = rest.slice(-2);

@@ -20,6 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from crypto_assets.providers import transport
 from crypto_assets.providers.errors import (
     ContractError,
     PermanentError,
@@ -232,6 +233,24 @@ def test_each_attempt_has_a_deadline_of_its_own(stub: Stub, client: Make, first:
     stub.stop.set()
     waiting[order.index(patient)].join(5)
     assert "did not answer in full" in found[patient]
+
+
+def test_a_connection_that_can_not_be_shut_down_stops_no_other_deadline(
+    stub: Stub, client: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What urllib3 puts over TLS to a proxy is no socket."""
+    real = transport._Watched.getresponse
+
+    def with_no_socket(connection: Any) -> Any:
+        monkeypatch.setattr(transport._Watched, "getresponse", real)
+        transport._current.watch.socket = object()
+        return super(transport._Watched, connection).getresponse()  # type: ignore[misc]
+
+    monkeypatch.setattr(transport._Watched, "getresponse", with_no_socket)
+    stub.replies = [Reply(fault="hang")]
+    http = client(deadline_seconds=0.3, read_seconds=1.0, max_attempts=1)
+    for _ in range(2):
+        assert "no complete answer within 0.3 s" in str(failure(http, TransientError))
 
 
 def test_a_forked_process_keeps_to_its_deadlines(stub: Stub, client: Make) -> None:

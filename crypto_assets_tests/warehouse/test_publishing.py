@@ -232,6 +232,79 @@ def test_days_that_were_published_as_they_are_are_not_audited_again(
         assert (found.check, found.offending_rows) == ("source_fits_home", 1)
 
 
+def snapshot(day: date, close_usd: float, made_at: datetime) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "date": [pd.Timestamp(day)],
+            "coin_id": "bitcoin",
+            "close_usd": close_usd,
+            "is_point_in_time": True,
+            "is_final": True,
+            "observed_at": pd.Timestamp(frames.SEEN),
+            "source": "sandbox/calculated",
+            "materialized_at": pd.Timestamp(made_at),
+        }
+    )
+
+
+def test_an_old_day_that_is_calculated_again_is_audited_though_its_rows_are_the_same(
+    home: Path, warehouse: Warehouse
+) -> None:
+    """Stale rows are spared; who writes the wrong ones once more, stamped later, is not."""
+    days = [D1, *(D1 + timedelta(days=n) for n in range(10, 20))]
+    to_snapshots = frames.to(tables.DAILY_SNAPSHOT, D1, days[-1])
+    warehouse.write(Batch(caps(*((day, "bitcoin", 1.0) for day in days))), frames.to())
+    made = pd.concat([snapshot(day, 1.0, wall_now()) for day in days])
+    warehouse.write(Batch(made), to_snapshots)
+    changed = caps((D1, "bitcoin", 2.0), observed_at=pd.Timestamp(frames.LATER))
+    warehouse.write(Batch(changed), frames.to())
+    began = wall_now()
+    assert publish_run(home, "run-1").withheld_by == ()
+    again = snapshot(D1, 1.0, began)
+    warehouse.write(Batch(again), frames.to(tables.DAILY_SNAPSHOT, D1, D1))
+    assert [f.check for f in publish_run(home, "run-2").withheld_by] == ["snapshot_follows_closes"]
+
+
+def test_a_day_that_lost_rows_is_audited_with_all_that_was_made_of_it(
+    home: Path, warehouse: Warehouse
+) -> None:
+    days = [D1, *(D1 + timedelta(days=n) for n in range(10, 20))]
+    before = pd.Timestamp(wall_now() - timedelta(days=3))
+    closes = caps(*((day, "bitcoin", 1.0) for day in days), materialized_at=before)
+    warehouse.write(Batch(closes), frames.to())
+    made = pd.concat([snapshot(day, 1.0, wall_now()) for day in days])
+    warehouse.write(Batch(made), frames.to(tables.DAILY_SNAPSHOT, D1, days[-1]))
+    assert publish_run(home, "run-1").withheld_by == ()
+    nothing = caps((D1, "ether", 1.0), observed_at=pd.Timestamp(frames.LATER))
+    gone = pd.DataFrame({"date": [pd.Timestamp(D1)]})
+    stamped = nothing.assign(materialized_at=before)
+    warehouse.write(Batch(stamped, whole=gone), frames.to())
+    assert "snapshot_follows_closes" in [f.check for f in publish_run(home, "run-2").withheld_by]
+
+
+def test_a_table_without_days_is_audited_though_no_day_was_touched(
+    home: Path, warehouse: Warehouse
+) -> None:
+    before = pd.Timestamp(wall_now() - timedelta(days=3))
+    warehouse.write(Batch(caps((D1, "bitcoin", 1.0), materialized_at=before)), frames.to())
+    assert publish_run(home, "run-1").withheld_by == ()
+    seen = pd.Timestamp(frames.SEEN)
+    listed = pd.DataFrame(
+        {
+            "coin_id": ["bitcoin"],
+            "symbol": "btc",
+            "name": "Bitcoin",
+            "is_active": True,
+            "first_seen_at": seen,
+            "last_seen_at": seen,
+            "source": "coingecko/coins/list",
+            "raw_id": "r",
+        }
+    )
+    warehouse.write(Batch(listed), frames.to(tables.COIN_LIST))
+    assert [f.check for f in publish_run(home, "run-2").withheld_by] == ["source_fits_home"]
+
+
 def test_a_change_from_outside_to_one_of_the_newest_days_is_noticed(
     home: Path, put: Put, warehouse: Warehouse
 ) -> None:
