@@ -6,6 +6,7 @@ queue for that; not what is done with the connection.
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
@@ -13,7 +14,25 @@ import duckdb
 from crypto_assets.warehouse.errors import WarehouseError, WarehouseInUseError, reason_of
 from crypto_assets.warehouse.queueing import TooLongError, turn
 
+# A disk that is full while a commit is made by a checkpoint is the last one.
+_OF_DISK = (
+    duckdb.IOException,
+    duckdb.OutOfMemoryException,
+    duckdb.TransactionException,
+    duckdb.FatalException,
+)
 LOCK_TIMEOUT_SECONDS = 300.0
+ROWS_PAST_LOG = 122_880
+"""Of so many rows of a table DuckDB puts into its log only where they are: a row group of them."""
+# Both are needed: the first makes a commit a checkpoint, the second leaves the log out of it.
+_PAST_LOG = {"checkpoint_threshold": "'0B'", "auto_checkpoint_skip_wal_threshold": "0"}
+
+
+@dataclass
+class Pending:
+    """What is about to be committed; `rows` is the most that a single table was given."""
+
+    rows: int = 0
 
 
 def quoted(name: str) -> str:
@@ -50,7 +69,7 @@ def _told(path: Path) -> Iterator[None]:
     """Say what to do where the disk, not the statement, is what failed."""
     try:
         yield
-    except (duckdb.IOException, duckdb.OutOfMemoryException, duckdb.TransactionException) as error:
+    except _OF_DISK as error:
         reason = reason_of(error)
         raise WarehouseError(
             f"can't write {path} ({reason}): make room on the disk or the file writable; what was "
@@ -86,15 +105,37 @@ def roll_back(connection: duckdb.DuckDBPyConnection) -> None:
 
 
 @contextmanager
-def transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    """Commit what is done meanwhile, or nothing of it."""
+def transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[Pending]:
+    """Commit what is done meanwhile, or nothing of it, also where a kill cuts the commit off.
+
+    For the latter, whoever gives a table `ROWS_PAST_LOG` rows or more notes how many. Of such rows
+    a log that breaks off brings all (duckdb/duckdb#25931), of the rest of the transaction nothing:
+    not the gaps beside them, nor that the rows they replace are gone.
+    """
+    pending = Pending()
     connection.execute("BEGIN")
     try:
-        yield
-        connection.execute("COMMIT")
+        yield pending
+        _commit(connection, past_log=pending.rows >= ROWS_PAST_LOG)
     except BaseException:
         roll_back(connection)
         raise
+
+
+def _commit(connection: duckdb.DuckDBPyConnection, *, past_log: bool) -> None:
+    """Commit through the log, or by a checkpoint, which comes into force with one header."""
+    if not past_log:
+        connection.execute("COMMIT")
+        return
+    for setting, value in _PAST_LOG.items():
+        connection.execute(f"SET {setting} = {value}")
+    try:
+        connection.execute("COMMIT")
+    finally:
+        # After a failure nothing is committed any more, and that failure is what matters.
+        with suppress(duckdb.Error):
+            for setting in _PAST_LOG:
+                connection.execute(f"RESET {setting}")
 
 
 def _mending(reason: str) -> str:

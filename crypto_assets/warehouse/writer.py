@@ -100,9 +100,11 @@ def write(connection: duckdb.DuckDBPyConnection, batch: Batch, to: Write) -> Wri
     values of a provider that change go to `restatements`. Raises `ContractViolationError`.
     """
     if len(batch.rows):
-        with _arriving(connection, batch, to) as arrival, transaction(connection):
+        with _arriving(connection, batch, to) as arrival, transaction(connection) as pending:
             report = _store(connection, batch, to, arrival)
             _record_gaps(connection, batch, to)
+            # Restatements are rows of a table of their own, one a value.
+            pending.rows = max(report.received, report.restated)
         return report
     with transaction(connection):
         if to.table.derived and to.days:
