@@ -4,7 +4,7 @@ DuckDB lets one process have a file open for writing and nobody else meanwhile. 
 queue for that; not what is done with the connection.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,14 +127,21 @@ def _commit(connection: duckdb.DuckDBPyConnection, *, past_log: bool) -> None:
     if not past_log:
         connection.execute("COMMIT")
         return
-    for setting, value in _PAST_LOG.items():
+    with having(connection, _PAST_LOG):
+        connection.execute("COMMIT")
+
+
+@contextmanager
+def having(connection: duckdb.DuckDBPyConnection, settings: Mapping[str, str]) -> Iterator[None]:
+    """Let DuckDB have these settings (names and values in SQL) meanwhile, then its own again."""
+    for setting, value in settings.items():
         connection.execute(f"SET {setting} = {value}")
     try:
-        connection.execute("COMMIT")
+        yield
     finally:
-        # After a failure nothing is committed any more, and that failure is what matters.
+        # After a failure the transaction takes no statement, and that failure is what matters.
         with suppress(duckdb.Error):
-            for setting in _PAST_LOG:
+            for setting in settings:
                 connection.execute(f"RESET {setting}")
 
 

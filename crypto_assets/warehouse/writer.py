@@ -5,7 +5,7 @@ rows are is the assets' concern, who may open the file the session's.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime
 
@@ -18,7 +18,7 @@ from crypto_assets.tables import FIRST_FINAL_AT, Table
 from crypto_assets.warehouse import contents, gaps
 from crypto_assets.warehouse.contents import DayContent
 from crypto_assets.warehouse.errors import ContractViolationError
-from crypto_assets.warehouse.session import quoted, transaction
+from crypto_assets.warehouse.session import having, quoted, transaction
 from crypto_assets.warehouse.sqls import day_of, key_json, literal, within
 from crypto_assets.warehouse.validation import check_key, check_values, conform, violation
 
@@ -188,14 +188,9 @@ def _replace_days(
 
 def _insert(connection: duckdb.DuckDBPyConnection, table: Table, source: str, rows: int) -> None:
     is_large = rows >= _ROWS_OF_A_THREAD
-    setting, value = ("preserve_insertion_order", "false") if is_large else ("threads", "1")
-    connection.execute(f"SET {setting} = {value}")
-    try:
+    settings = {"preserve_insertion_order": "false"} if is_large else {"threads": "1"}
+    with having(connection, settings):
         connection.execute(f"INSERT INTO {quoted(table.name)} BY NAME FROM {source}")
-    finally:
-        # After a failure the transaction takes no statement, and that failure is what matters.
-        with suppress(duckdb.Error):
-            connection.execute(f"RESET {setting}")
 
 
 def _delete_days(connection: duckdb.DuckDBPyConnection, table: Table, touched: set[date]) -> None:

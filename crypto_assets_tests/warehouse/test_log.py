@@ -11,7 +11,7 @@ import duckdb
 import pandas as pd
 import pytest
 
-from crypto_assets.warehouse.gaps import Gap, Inspection
+from crypto_assets.warehouse.gaps import Gap, GapState, Inspection
 from crypto_assets.warehouse.session import ROWS_PAST_LOG
 from crypto_assets.warehouse.warehouse import FILE_NAME, Warehouse
 from crypto_assets.warehouse.writer import Batch
@@ -34,7 +34,7 @@ class Stored(NamedTuple):
     restated: int
 
 
-def batch(price: float, days: int, state: str) -> Batch:
+def batch(price: float, days: int, state: GapState) -> Batch:
     """Rows of so many days, each value of them as large as the price; and a coin without any."""
     found = [D1 + timedelta(days=n) for n in range(days)]
     frame = pd.DataFrame({"date": pd.to_datetime(found)}).merge(
@@ -42,8 +42,7 @@ def batch(price: float, days: int, state: str) -> Batch:
     )
     one = frames.caps((D1, "any", price), market_cap_usd=price, volume_24h_usd=price)
     rows = frame.merge(one.drop(columns=["date", "coin_id"]), how="cross")
-    gaps = [Gap("late", D1, state, "why")]  # type: ignore[arg-type]
-    return Batch(rows, Inspection({"late": [D1]}, gaps))
+    return Batch(rows, Inspection({"late": [D1]}, [Gap("late", D1, state, "why")]))
 
 
 def stored(path: Path) -> Stored:
